@@ -1,0 +1,9 @@
+"""Submission and run framework: numbered run directories, logging, run context.
+
+`dnnlib.tflib` holds the TensorFlow plumbing; it is not imported here, so that `import dnnlib` stays instant.
+"""
+
+from .submission import RunContext, SubmitConfig, submit_run
+from .util import EasyDict, UserError, cli_main, format_time, open_atomic
+
+__all__ = ["EasyDict", "RunContext", "SubmitConfig", "UserError", "cli_main", "format_time", "open_atomic", "submit_run"]

@@ -1,0 +1,118 @@
+"""Small things every part of the framework needs: dictionaries, errors, time, atomic files, progress."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+
+class EasyDict(dict):
+    """A dictionary whose string keys can be used as attributes."""
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name, value):
+        self[name] = value
+
+    def __delattr__(self, name):
+        del self[name]
+
+
+class UserError(Exception):
+    """A mistake of the user's, worded for them in one line: what is wrong, with which file or option, what to do."""
+
+
+def format_time(seconds):
+    """Duration in seconds -> `12s`, `2m 06s`, `1h 02m 03s`, `1d 02h 03m`."""
+    s = int(round(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 60 * 60:
+        return f"{s // 60}m {s % 60:02}s"
+    if s < 24 * 60 * 60:
+        return f"{s // 3600}h {s // 60 % 60:02}m {s % 60:02}s"
+    return f"{s // 86400}d {s // 3600 % 24:02}h {s // 60 % 60:02}m"
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yields a temporary name beside `path`, renamed to `path` when the block succeeds and removed when it fails.
+
+    Missing parent folders are made. The temporary name keeps the suffix, which decides the format of an image.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(path)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    if os.path.isdir(path):
+        raise UserError(f"{path}: is a folder; name a file to write")
+    stem, suffix = os.path.splitext(name)
+    handle, temporary = tempfile.mkstemp(prefix=f".{stem}-", suffix=suffix, dir=folder or ".")
+    os.close(handle)
+    os.chmod(temporary, 0o666 & ~_umask())
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def open_atomic(path, mode="w", **kwargs):
+    """`open(path, mode)` for writing, where the file appears under its name only when complete and on disk."""
+    if mode.startswith("w") and "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+    with atomic_path(path) as temporary, open(temporary, mode, **kwargs) as f:
+        yield f
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _umask():
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def progress(iterable=None, **kwargs):
+    """A tqdm bar on a terminal; silent elsewhere, where plain lines of the caller's serve as the log."""
+    from tqdm import tqdm
+
+    kwargs.setdefault("dynamic_ncols", True)
+    return tqdm(iterable, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), **kwargs)
+
+
+def describe_error(error):
+    """The one line that tells a user about `error`, or None where only a traceback will do (a bug)."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error})" if str(error) else "out of memory"
+    return None
+
+
+def cli_main(main):
+    """Runs `main()` as a command: a user's or the system's error ends in one line on stderr and exit status 1."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # The reader of our output went away (`| head`): nothing to tell, nobody to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        line = describe_error(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)

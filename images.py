@@ -1,0 +1,147 @@
+"""Image files and arrays: reading every kind Pillow can, writing the same kind back, conversion to and from bytes.
+
+Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 / 255 - 0.5`.
+"""
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+import dnnlib
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes for 16-bit greyscale; its range is 0..65535 in all.
+_HAS_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def to_float(pixels):
+    """uint8 array in 0..255 -> float32 in [-0.5, 0.5]."""
+    return np.asarray(pixels, np.float32) / 255 - np.float32(0.5)
+
+
+def to_uint8(x):
+    """Float array in [-0.5, 0.5], clipped if beyond -> uint8, rounded to nearest."""
+    return np.clip((x + 0.5) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def list_images(folder):
+    """Sorted paths of the image files in `folder`, by suffix in any case. UserError if there is no such folder."""
+    if not os.path.isdir(folder):
+        raise dnnlib.UserError(f"{folder}: no such folder of images")
+    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+    return [os.path.join(folder, n) for n in names]
+
+
+def open_image(path):
+    """Opens an image and reads its header only. UserError naming the file if it cannot be an image.
+
+    Pillow refuses images large enough to be decompression bombs (over about 179 megapixels).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except UnidentifiedImageError:
+        raise dnnlib.UserError(f"{path}: not an image, or of a kind that Pillow cannot read") from None
+    except (Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise dnnlib.UserError(f"{path}: {error}") from None
+
+
+def decode(image, path):
+    """Decodes the opened `image`, turned upright by its EXIF orientation. UserError naming `path` if it is broken."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
+        raise dnnlib.UserError(f"{path}: cannot be decoded ({error})") from None
+
+
+def to_rgb(image):
+    """Pillow image of any mode -> uint8 array [3, H, W]. 16 bits are scaled, not saturated; alpha is laid on white."""
+    if image.mode in _SIXTEEN_BIT:
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257 + 0.5).astype(np.uint8))
+    if image.mode in _HAS_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+def read_rgb(path):
+    """Image file -> uint8 array [3, H, W]."""
+    with open_image(path) as image:
+        return to_rgb(decode(image, path))
+
+
+def read_float(path):
+    """Image file -> (float32 [3, H, W] in [-0.5, 0.5], kind), where `kind` lets `write_float` write the same kind back.
+
+    Greyscale is repeated over the three channels. 16-bit greyscale keeps its precision. Alpha is kept in `kind`.
+    """
+    with open_image(path) as image:
+        image = decode(image, path)
+    kind = dnnlib.EasyDict(mode="RGB", alpha=None)
+    if image.mode in _SIXTEEN_BIT:
+        kind.mode = "I;16"
+        x = np.asarray(image, np.float32).clip(0, 65535) / 65535 - 0.5
+        return np.repeat(x[None], 3, axis=0), kind
+    if image.mode in _HAS_ALPHA or "transparency" in image.info:
+        grey = image.mode in ("L", "LA", "La", "1")
+        kind.alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        image = image.convert("RGBA").convert("L" if grey else "RGB")  # Colours as stored, beneath the alpha.
+    if image.mode in ("1", "L"):
+        kind.mode = "L"
+    return to_float(np.asarray(image.convert("RGB")).transpose(2, 0, 1)), kind
+
+
+def write_float(path, x, kind=None):
+    """Writes float [3, H, W] in [-0.5, 0.5] as an image of the kind that `read_float` returned, by default RGB.
+
+    The suffix of `path` decides the format. UserError if there is no such format or it cannot hold that kind.
+    """
+    mode = kind.mode if kind else "RGB"
+    if mode == "I;16":
+        image = Image.fromarray(np.clip((x.mean(axis=0) + 0.5) * 65535 + 0.5, 0, 65535).astype(np.uint16))
+    elif mode == "L":
+        image = Image.fromarray(to_uint8(x.mean(axis=0)))
+    else:
+        image = Image.fromarray(to_uint8(x).transpose(1, 2, 0))
+    if kind and kind.alpha is not None:
+        image.putalpha(Image.fromarray(kind.alpha))
+    save(path, image)
+
+
+def save(path, image):
+    """Saves a Pillow image; it appears under its name only when complete."""
+    check_writable(path)
+    try:
+        with dnnlib.open_atomic(path, "wb") as f:
+            image.save(f, format=Image.registered_extensions()[os.path.splitext(path)[1].lower()])
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise dnnlib.UserError(f"{path}: {error}; use .png") from None  # E.g. alpha in a JPEG.
+
+
+def save_uint8(path, pixels):
+    """Saves uint8 [3, H, W] or [H, W] as an image."""
+    save(path, Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels))
+
+
+def check_writable(path):
+    """UserError if no image could be written to `path`; found out before the work rather than after it."""
+    folder, suffix = os.path.dirname(path) or ".", os.path.splitext(path)[1].lower()
+    Image.init()
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")
+    if os.path.isdir(path):
+        raise dnnlib.UserError(f"{path}: is a folder; name a file to write")
+    while not os.path.exists(folder):  # Missing folders will be made; what counts is the one they are made in.
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder):
+        raise dnnlib.UserError(f"{path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise dnnlib.UserError(f"{path}: folder {folder} is not writable")

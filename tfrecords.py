@@ -1,0 +1,183 @@
+"""TFRecords of images: writing, and reading at random through an index of record offsets.
+
+A record is framed as: length (uint64), masked CRC-32C of the length, payload, masked CRC-32C of the payload, all little
+endian. The payload is a `tf.train.Example` with `shape` int64[3] = (3, H, W) and `data` bytes = the uint8 pixels,
+channel-first.
+"""
+
+import os
+import struct
+
+import google_crc32c
+import numpy as np
+
+import dnnlib
+
+_HEADER, _FOOTER = 12, 4
+_CHUNK = 1 << 20  # Bytes read at a time, so that memory does not depend on the size of a record.
+
+
+def write_images(path, images):
+    """Writes uint8 arrays [3, H, W] from the iterable `images`; the file appears when complete. Returns their number."""
+    from dnnlib.tflib import tf
+
+    count = 0
+    with dnnlib.util.atomic_path(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
+        for pixels in images:
+            shape = tf.train.Feature(int64_list=tf.train.Int64List(value=pixels.shape))
+            data = tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()]))
+            example = tf.train.Example(features=tf.train.Features(feature={"shape": shape, "data": data}))
+            writer.write(example.SerializeToString())
+            count += 1
+    return count
+
+
+class ImageRecords:
+    """Random access to the images of a TFRecords file. Safe to use from several threads.
+
+    Opening it reads the length header of every record (12 bytes each), which finds truncated files and files of another
+    kind; the pixels are checked against their checksum each time they are read.
+    """
+
+    def __init__(self, path):
+        """UserError if `path` is missing, not a TFRecords file, truncated or empty."""
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise dnnlib.UserError(f"{path}: {error.strerror}; make it with dataset_tool_tf.py") from None
+        self._offsets, self._lengths = self._read_index()
+
+    def __len__(self):
+        return len(self._offsets)
+
+    def __del__(self):
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def shape(self, record):
+        """(3, H, W) of image number `record`, from the record's own words, not yet checked against its checksum."""
+        return self._parse(record)[0]
+
+    def read(self, record):
+        """Image number `record`, uint8 [3, H, W]."""
+        _, height, width = self.shape(record)
+        return self.crop(record, 0, 0, height, width)
+
+    def crop(self, record, y, x, height, width):
+        """Rows y.. and columns x.. of image number `record`, uint8 [3, height, width], in memory of that size.
+
+        UserError naming the record if its checksum or its features are wrong.
+        """
+        self._verify(record)
+        (channels, full_height, full_width), data = self._parse(record)
+        rows = np.empty([channels, height, full_width], np.uint8)
+        for channel in range(channels):
+            start = data + (channel * full_height + y) * full_width
+            rows[channel] = np.frombuffer(self._pread(start, height * full_width), np.uint8).reshape(height, full_width)
+        return rows[:, :, x : x + width].copy()
+
+    def _error(self, record, what):
+        return dnnlib.UserError(f"{self.path}: record {record} {what}")
+
+    def _pread(self, offset, size):
+        data = os.pread(self._file, size, offset)
+        if len(data) != size:
+            raise dnnlib.UserError(f"{self.path}: ends before byte {offset + size}; it was cut short")
+        return data
+
+    def _read_index(self):
+        end, offset = os.fstat(self._file).st_size, 0
+        offsets, lengths = [], []
+        while offset < end:
+            header = os.pread(self._file, _HEADER, offset)
+            if len(header) < _HEADER:
+                raise self._error(len(offsets), "is cut short: the file is truncated")
+            length, crc = struct.unpack("<QI", header)
+            if crc != _masked_crc(google_crc32c.value(header[:8])):
+                if not offsets:
+                    raise dnnlib.UserError(f"{self.path}: not a TFRecords file")
+                raise self._error(len(offsets), "has a damaged length")
+            offset += _HEADER + length + _FOOTER
+            if offset > end:
+                raise self._error(len(offsets), "is cut short: the file is truncated")
+            offsets.append(offset - length - _FOOTER)
+            lengths.append(length)
+        if not offsets:
+            raise dnnlib.UserError(f"{self.path}: has no records")
+        return np.array(offsets, np.int64), np.array(lengths, np.int64)
+
+    def _verify(self, record):
+        offset, length, crc = int(self._offsets[record]), int(self._lengths[record]), 0
+        for start in range(0, length, _CHUNK):
+            crc = google_crc32c.extend(crc, self._pread(offset + start, min(_CHUNK, length - start)))
+        (stored,) = struct.unpack("<I", self._pread(offset + length, _FOOTER))
+        if _masked_crc(crc) != stored:
+            raise self._error(record, "is damaged: its checksum is wrong")
+
+    def _parse(self, record):
+        """(shape, offset in the file of the first pixel), by walking the Example's fields without reading the pixels."""
+        start = int(self._offsets[record])
+        stop = start + int(self._lengths[record])
+        shape = data = None
+        try:
+            for _, features, end in self._fields(start, stop):  # Example.features
+                for _, entry, entry_end in self._fields(features, end):  # Features.feature: map entries
+                    (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)
+                    name = self._pread(key, key_end - key)
+                    (_, values, values_end) = next(self._fields(value, value_end))  # Feature.bytes_list, .int64_list
+                    if name == b"shape":
+                        shape = self._int64_list(values, values_end)
+                    elif name == b"data":
+                        (_, data, data_end) = next(self._fields(values, values_end))
+        except (ValueError, StopIteration, IndexError):
+            raise self._error(record, "is not a tf.train.Example of an image") from None
+        if shape is None or data is None:
+            raise self._error(record, "lacks the feature 'shape' or 'data'")
+        if len(shape) != 3 or shape[0] != 3 or min(shape) < 1 or shape[0] * shape[1] * shape[2] != data_end - data:
+            raise self._error(record, f"has {data_end - data} bytes of pixels for shape {shape}, not (3, H, W)")
+        return shape, data
+
+    def _fields(self, start, stop):
+        """Yields (number, first byte, end) of the length-delimited protobuf fields in a part of the file."""
+        while start < stop:
+            head = os.pread(self._file, min(20, stop - start), start)
+            tag, position = _varint(head, 0)
+            if tag & 7 != 2:
+                raise ValueError
+            size, position = _varint(head, position)
+            begin, start = start + position, start + position + size
+            if start > stop:
+                raise ValueError
+            yield tag >> 3, begin, start
+
+    def _int64_list(self, start, stop):
+        """The values of an Int64List, packed in one field or one varint field each."""
+        raw, position, values = self._pread(start, min(stop - start, 64)), 0, []
+        while position < len(raw):
+            tag, position = _varint(raw, position)
+            if tag & 7 == 2:  # Packed: what follows the length are bare varints.
+                size, position = _varint(raw, position)
+                end = position + size
+                while position < end:
+                    value, position = _varint(raw, position)
+                    values.append(value)
+            else:
+                value, position = _varint(raw, position)
+                values.append(value)
+        return tuple(values)
+
+
+def _varint(data, position):
+    value = shift = 0
+    while True:
+        byte = data[position]  # IndexError where a varint runs off its end.
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+
+
+def _masked_crc(crc):
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
