@@ -4,7 +4,9 @@ Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 
 """
 
 import os
+import struct
 import warnings
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +15,7 @@ import dnnlib
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes for 16-bit greyscale; its range is 0..65535 in all.
+_BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
 _HAS_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -45,8 +48,10 @@ def open_image(path):
             return Image.open(path)
     except UnidentifiedImageError:
         raise dnnlib.UserError(f"{path}: not an image, or of a kind that Pillow cannot read") from None
-    except (Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise dnnlib.UserError(f"{path}: {error}") from None
+    except (OSError, Image.DecompressionBombError, *_BROKEN) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # The file system's own words, e.g. no such file.
+        raise dnnlib.UserError(f"{path}: cannot be read ({error})") from None
 
 
 def decode(image, path):
@@ -55,8 +60,9 @@ def decode(image, path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
             image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
+            ImageOps.exif_transpose(image, in_place=True)  # Without a copy where it is upright.
+            return image
+    except (OSError, Image.DecompressionBombError, *_BROKEN) as error:
         raise dnnlib.UserError(f"{path}: cannot be decoded ({error})") from None
 
 
@@ -67,7 +73,7 @@ def to_rgb(image):
     if image.mode in _HAS_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")).transpose(2, 0, 1)
 
 
 def read_rgb(path):
@@ -133,11 +139,17 @@ def save_uint8(path, pixels):
 
 def check_writable(path):
     """UserError if no image could be written to `path`; found out before the work rather than after it."""
-    folder, suffix = os.path.dirname(path) or ".", os.path.splitext(path)[1].lower()
+    suffix = os.path.splitext(path)[1].lower()
     Image.init()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")
-    if os.path.isdir(path):
+    check_output(path)
+
+
+def check_output(path):
+    """UserError if no file of any kind could be written to `path`."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.basename(path):
         raise dnnlib.UserError(f"{path}: is a folder; name a file to write")
     while not os.path.exists(folder):  # Missing folders will be made; what counts is the one they are made in.
         folder = os.path.dirname(folder) or "."

@@ -25,8 +25,13 @@ def spectrum_of(image):
 
 
 def image_of(spectrum):
-    """Centred spectrum [..., N, N] -> image, the real part of its inverse FFT, float32."""
-    return scipy.fft.ifft2(ifftshift(spectrum)).real.astype(np.float32)
+    """Centred spectrum [..., N, N] of a real image -> that image, float32.
+
+    Its inverse FFT, computed from the right half of the spectrum: the left half is its conjugate reflection.
+    """
+    n = spectrum.shape[-1]
+    half = np.fft.ifftshift(spectrum[..., n // 2 :], axes=-2)
+    return scipy.fft.irfft2(half, s=(n, n)).astype(np.float32, copy=False)
 
 
 def keep_probability(size, p_at_edge):
@@ -50,11 +55,11 @@ def draw_mask(probability, rng):
 
 
 def undersample(spectrum, mask, probability):
-    """Image seen through `mask`: kept frequencies divided by their probability, others zero.
+    """Image seen through the symmetric `mask`: kept frequencies divided by their probability, others zero.
 
     Its expectation over masks is the clean image: that is what makes it a target for Noise2Noise.
     """
-    return image_of(np.where(mask, spectrum / probability, 0))
+    return image_of(spectrum * (mask / probability))
 
 
 def translate(image, spectrum, dy, dx):

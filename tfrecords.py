@@ -18,18 +18,30 @@ _CHUNK = 1 << 20  # Bytes read at a time, so that memory does not depend on the 
 
 
 def write_images(path, images):
-    """Writes uint8 arrays [3, H, W] from the iterable `images`; the file appears when complete. Returns their number."""
+    """Writes uint8 arrays [3, H, W] from the iterable `images`; the file appears when complete. Returns their number.
+
+    UserError if they cannot be written, e.g. because the disk is full.
+    """
     from dnnlib.tflib import tf
 
     count = 0
-    with dnnlib.util.atomic_path(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
-        for pixels in images:
-            shape = tf.train.Feature(int64_list=tf.train.Int64List(value=pixels.shape))
-            data = tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()]))
-            example = tf.train.Example(features=tf.train.Features(feature={"shape": shape, "data": data}))
-            writer.write(example.SerializeToString())
-            count += 1
+    with dnnlib.util.atomic_path(path) as temporary:
+        try:
+            with tf.io.TFRecordWriter(temporary) as writer:
+                for pixels in images:
+                    writer.write(_example(tf.train, pixels).SerializeToString())
+                    count += 1
+        except tf.errors.OpError as error:
+            raise dnnlib.UserError(f"{path}: cannot be written ({error.message})") from None
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
     return count
+
+
+def _example(messages, pixels):
+    shape = messages.Feature(int64_list=messages.Int64List(value=pixels.shape))
+    data = messages.Feature(bytes_list=messages.BytesList(value=[pixels.tobytes()]))
+    return messages.Example(features=messages.Features(feature={"shape": shape, "data": data}))
 
 
 class ImageRecords:
@@ -116,7 +128,7 @@ class ImageRecords:
             raise self._error(record, "is damaged: its checksum is wrong")
 
     def _parse(self, record):
-        """(shape, offset in the file of the first pixel), by walking the Example's fields without reading the pixels."""
+        """(shape, offset in the file of the first pixel), by walking the fields without reading the pixels."""
         start = int(self._offsets[record])
         stop = start + int(self._lengths[record])
         shape = data = None

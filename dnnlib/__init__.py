@@ -3,7 +3,17 @@
 `dnnlib.tflib` holds the TensorFlow plumbing; it is not imported here, so that `import dnnlib` stays instant.
 """
 
-from .submission import RunContext, SubmitConfig, submit_run
+from .submission import RunContext, SubmitConfig, format_settings, submit_run
 from .util import EasyDict, UserError, cli_main, format_time, open_atomic
 
-__all__ = ["EasyDict", "RunContext", "SubmitConfig", "UserError", "cli_main", "format_time", "open_atomic", "submit_run"]
+__all__ = [
+    "EasyDict",
+    "RunContext",
+    "SubmitConfig",
+    "UserError",
+    "cli_main",
+    "format_settings",
+    "format_time",
+    "open_atomic",
+    "submit_run",
+]

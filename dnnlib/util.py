@@ -28,7 +28,7 @@ class UserError(Exception):
 
 def format_time(seconds):
     """Duration in seconds -> `12s`, `2m 06s`, `1h 02m 03s`, `1d 02h 03m`."""
-    s = int(round(seconds))
+    s = round(seconds)
     if s < 60:
         return f"{s}s"
     if s < 60 * 60:

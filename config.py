@@ -1,0 +1,152 @@
+"""Image denoising: every setting, and the command that trains, validates and denoises with them.
+
+    python config.py train --noise gaussian --train-tfrecords datasets/imagenet_val_raw.tfrecords
+    python config.py validate --dataset-dir kodak --network-snapshot results/00000-.../network_final.pickle
+    python config.py infer-image --image noisy.png --out denoised.png --network-snapshot network_final.pickle
+
+A command-line option overrides a setting of this file for one run.
+"""
+
+import dnnlib
+from dnnlib import EasyDict
+from dnnlib.command_line import Parser, check_exist, flag, positive_int, positive_number, seed, submit
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settings
+
+SUBMIT = EasyDict(
+    run_dir_root="results",  # Where the numbered run directories are made.
+    num_gpus=1,  # GPUs to use. Without any, the CPU.
+)
+
+DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<n2n or n2c>.
+
+NOISE = EasyDict(
+    # Standard deviation on the scale of 0..255: in training drawn uniformly for each image, in validation fixed.
+    gaussian=EasyDict(train_sigma=(0.0, 50.0), validation_sigma=25.0),
+    # Photons in a white pixel, likewise.
+    poisson=EasyDict(train_lambda=(0.001, 50.0), validation_lambda=30.0),
+)
+
+TRAIN = EasyDict(
+    train_tfrecords="datasets/imagenet_val_raw.tfrecords",  # Made by dataset_tool_tf.py.
+    validation_dir="kodak",  # A folder of clean images, or a name from VALIDATION_SETS.
+    noise="gaussian",  # A name from NOISE.
+    noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
+    iteration_count=300_000,
+    eval_interval=1_000,  # Iterations between evaluations.
+    minibatch_size=4,  # Crops per iteration.
+    crop_size=256,  # Side of the square crops, a multiple of 32.
+    learning_rate=3e-4,
+    ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
+    adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
+    seed=1000,  # Of the initial weights, the choice of crops, the noise of training and validation.
+)
+
+LONG_TRAIN = EasyDict(iteration_count=500_000, eval_interval=5_000, ramp_down_part=0.5)  # The published networks.
+
+VALIDATE = EasyDict(
+    dataset_dir="kodak",
+    noise="gaussian",
+    seed=1000,  # Of the noise.
+)
+
+VALIDATION_SETS = EasyDict(
+    kodak="datasets/kodak",  # download_kodak.py
+    bsd300="datasets/BSDS300/images/test",
+    set14="datasets/set14",
+)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line
+
+
+def main(argv=None):
+    """The command `config.py`. Usage errors exit with status 2."""
+    args = _parser().parse(argv, default_command="train")
+    {"train": _train, "validate": _validate, "infer-image": _infer_image}[args.command](args)
+
+
+def _parser():
+    parser = Parser(__doc__)
+    parser.submission_options(SUBMIT)
+
+    train = parser.command("train", "train a network")
+    option = train.add_argument
+    option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
+    option("--noise2noise", type=flag, nargs="?", const=True, default=TRAIN.noise2noise, help="noisy targets")
+    option("--long-train", type=flag, nargs="?", const=True, default=False, help="the published 500,000 iterations")
+    option("--train-tfrecords", default=TRAIN.train_tfrecords, metavar="FILE", help="training images")
+    option(
+        "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
+    )
+    option("--iterations", type=positive_int, metavar="N", help="length of the run")
+    option("--eval-interval", type=positive_int, metavar="N", help="iterations between evaluations")
+    option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
+    option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
+    option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
+    option("--seed", default=TRAIN.seed, type=seed, metavar="N", help="of everything random")
+
+    validate = parser.command("validate", "measure a network on a folder of clean images")
+    option = validate.add_argument
+    option(
+        "--dataset-dir", default=VALIDATE.dataset_dir, metavar="DIR", help="folder of clean images, or name of a set"
+    )
+    option("--network-snapshot", required=True, metavar="FILE", help="the network")
+    option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
+    option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
+
+    infer = parser.command("infer-image", "denoise an image as it is")
+    option = infer.add_argument
+    option("--image", required=True, metavar="FILE", help="noisy image")
+    option("--out", required=True, metavar="FILE", help="denoised image; its suffix names the format")
+    option("--network-snapshot", required=True, metavar="FILE", help="the network")
+    return parser
+
+
+def _train(args):
+    settings = EasyDict(TRAIN)
+    if args.long_train:
+        settings.update(LONG_TRAIN)
+    for name in ("noise", "noise2noise", "minibatch_size", "crop_size", "learning_rate", "seed", "train_tfrecords"):
+        settings[name] = args[name]
+    settings.iteration_count = args.iterations or settings.iteration_count
+    settings.eval_interval = args.eval_interval or settings.eval_interval
+    settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
+    settings.noise_settings = NOISE[settings.noise]
+    if settings.crop_size % 32:
+        raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
+    needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
+    needs[settings.validation_dir] = _validation_hint(settings.validation_dir)
+    submit(args, DESC, "-n2n" if settings.noise2noise else "-n2c", "train.train", settings, needs)
+
+
+def _validate(args):
+    settings = EasyDict(
+        network_snapshot=args.network_snapshot,
+        dataset_dir=VALIDATION_SETS.get(args.dataset_dir, args.dataset_dir),
+        noise=args.noise,
+        noise_settings=NOISE[args.noise],
+        seed=args.seed,
+    )
+    needs = {settings.network_snapshot: "", settings.dataset_dir: _validation_hint(settings.dataset_dir)}
+    submit(args, DESC, "-validate", "validation.validate", settings, needs)
+
+
+def _infer_image(args):
+    settings = EasyDict(image=args.image, out=args.out, network_snapshot=args.network_snapshot, num_gpus=args.num_gpus)
+    if args.dry_run:
+        print("\n".join(dnnlib.format_settings(settings)))
+        return
+    check_exist({args.image: "", args.network_snapshot: ""})
+    import validation  # Brings TensorFlow, which takes seconds.
+
+    validation.infer_image(**settings)
+
+
+def _validation_hint(folder):
+    return "download_kodak.py fetches it" if folder == VALIDATION_SETS.kodak else "a folder of clean images is needed"
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)

@@ -1,0 +1,130 @@
+"""MRI reconstruction: every setting, and the command that trains and validates with them.
+
+    python config_mri.py [options of train]
+    python config_mri.py validate --network-snapshot results/00000-mri-.../network-final.pkl
+
+A command-line option overrides a setting of this file for one run.
+"""
+
+import os
+
+import dnnlib
+from dnnlib import EasyDict
+from dnnlib.command_line import Parser, flag, nonnegative_int, positive_int, positive_number, probability, seed, submit
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settings
+
+SUBMIT = EasyDict(
+    run_dir_root="results",  # Where the numbered run directories are made.
+    num_gpus=1,  # GPUs to use. Without any, the CPU.
+)
+
+DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>.
+
+DATA = EasyDict(
+    data_dir="datasets",
+    train_set="ixi_train.pkl",  # Made by dataset_tool_mri.py.
+    valid_set="ixi_valid.pkl",
+)
+
+CORRUPTION = EasyDict(p_at_edge=0.025)  # Probability of keeping a frequency at the middle of an edge of k-space.
+
+POST_OP = "fspec"  # Measured frequencies replace those of the network's output; None: they do not.
+
+TRAIN = EasyDict(
+    num_epochs=300,
+    minibatch_size=16,
+    schedule_settings=EasyDict(
+        learning_rate=0.001,
+        beta1=0.9,
+        beta1_rampdown=0.5,  # What beta1 goes to as the learning rate goes to zero.
+        rampup_epochs=10,
+        rampdown_epochs=30,
+    ),
+    adam=EasyDict(beta2=0.99, epsilon=1e-8),
+    corrupt_targets=True,  # Targets: True, other undersamplings of the same slice; False, the clean slices.
+    augment_translation=64,  # Pixels, at most, in both axes, cyclically.
+    load_network=None,  # A network to start from.
+    snapshot_interval=10,  # Epochs between snapshots.
+)
+
+SEED = 1000  # Of the initial weights, the order of slices, translations and undersampling.
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line
+
+
+def main(argv=None):
+    """The command `config_mri.py`. Usage errors exit with status 2."""
+    args = _parser().parse(argv, default_command="train")
+    {"train": _train, "validate": _validate}[args.command](args)
+
+
+def _parser():
+    parser = Parser(__doc__)
+    parser.submission_options(SUBMIT)
+    parser.common("--data-dir", default=DATA.data_dir, metavar="DIR", help="folder of the data sets")
+    parser.common("--valid-set", default=DATA.valid_set, metavar="FILE", help="validation set, in that folder")
+    parser.common("--p-at-edge", default=CORRUPTION.p_at_edge, type=probability, metavar="P", help="of undersampling")
+    parser.common("--post-op", default=POST_OP or "none", choices=["fspec", "none"], help="post-operation")
+    parser.common("--seed", default=SEED, type=seed, metavar="N", help="of everything random")
+
+    schedule = TRAIN.schedule_settings
+    train = parser.command("train", "train a network")
+    option = train.add_argument
+    option("--train-set", default=DATA.train_set, metavar="FILE", help="training set, in the same folder")
+    option("--num-epochs", default=TRAIN.num_epochs, type=positive_int, metavar="N")
+    option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N")
+    option(
+        "--learning-rate", default=schedule.learning_rate, type=positive_number, metavar="RATE", help="at its highest"
+    )
+    option("--rampup-epochs", default=schedule.rampup_epochs, type=nonnegative_int, metavar="N")
+    option("--rampdown-epochs", default=schedule.rampdown_epochs, type=nonnegative_int, metavar="N")
+    option("--beta1", default=schedule.beta1, type=probability, metavar="B", help="of Adam")
+    option("--beta1-rampdown", default=schedule.beta1_rampdown, type=probability, metavar="B", help="its final value")
+    option("--corrupt-targets", default=TRAIN.corrupt_targets, type=flag, nargs="?", const=True, help="noisy targets")
+    option("--augment-translation", default=TRAIN.augment_translation, type=nonnegative_int, metavar="PIXELS")
+    option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
+    option("--snapshot-interval", default=TRAIN.snapshot_interval, type=positive_int, metavar="N", help="in epochs")
+
+    validate = parser.command("validate", "measure a network on the validation set")
+    validate.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")
+    return parser
+
+
+def _train(args):
+    settings = EasyDict(TRAIN, data_dir=args.data_dir, train_set=args.train_set, valid_set=args.valid_set)
+    settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
+    for name in ("num_epochs", "minibatch_size", "corrupt_targets", "augment_translation", "load_network"):
+        settings[name] = args[name]
+    settings.snapshot_interval = args.snapshot_interval
+    settings.update(_common_settings(args))
+    suffix = (
+        f"-ixi_s-{'n2n' if settings.corrupt_targets else 'n2c'}_-ep{settings.num_epochs}-lr{args.learning_rate:f}"
+        f"-Cbs{args.p_at_edge:f}-At{settings.augment_translation}-P{args.post_op}-{args.num_gpus}gpu-L"
+    )
+    needs = _needs(args, args.train_set, args.valid_set)
+    if args.load_network:
+        needs[args.load_network] = ""
+    submit(args, DESC, suffix, "train_mri.train", settings, needs)
+
+
+def _validate(args):
+    settings = EasyDict(network_snapshot=args.network_snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
+    settings.update(_common_settings(args))
+    needs = {args.network_snapshot: ""} | _needs(args, args.valid_set)
+    submit(args, DESC, "-validate", "validation_mri.validate", settings, needs)
+
+
+def _common_settings(args):
+    post_op = None if args.post_op == "none" else args.post_op
+    return {"corruption": EasyDict(p_at_edge=args.p_at_edge), "post_op": post_op, "seed": args.seed}
+
+
+def _needs(args, *data_sets):
+    return {os.path.join(args.data_dir, name): "dataset_tool_mri.py makes it" for name in data_sets}
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)

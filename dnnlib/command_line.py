@@ -1,0 +1,128 @@
+"""Command lines of programs with subcommands that share options and end in a run."""
+
+import argparse
+import math
+import os
+import sys
+
+from .submission import SubmitConfig, format_settings, submit_run
+from .util import EasyDict, UserError
+
+
+class Parser:
+    """argparse, where common options may stand before or after the subcommand."""
+
+    def __init__(self, description):
+        self._parser = argparse.ArgumentParser(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self._commands = self._parser.add_subparsers(dest="command", metavar="COMMAND")
+        self._common, self._defaults = [], EasyDict()
+
+    def common(self, name, default=None, **kwargs):
+        """Adds an option to the program and, from here on, to every subcommand."""
+        if kwargs.get("action") == "store_true":
+            default = False
+        self._defaults[name.lstrip("-").replace("-", "_")] = default
+        self._common.append((name, kwargs))
+        self._add_common(self._parser, name, kwargs)
+
+    def submission_options(self, defaults):
+        """Adds the common options of `submit`; `defaults` has run_dir_root and num_gpus."""
+        self.common("--desc", default="", metavar="TEXT", help="added to the run directory's name")
+        self.common(
+            "--run-dir-root", default=defaults.run_dir_root, metavar="DIR", help="folder of the run directories"
+        )
+        self.common("--num-gpus", default=defaults.num_gpus, type=positive_int, metavar="N", help="GPUs to use, if any")
+        self.common("--dry-run", action="store_true", help="print every setting of the run, and stop")
+
+    def command(self, name, help_text):
+        """Adds a subcommand; returns its argparse parser, for `add_argument`."""
+        parser = self._commands.add_parser(
+            name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        for common_name, kwargs in self._common:
+            self._add_common(parser, common_name, kwargs)
+        return parser
+
+    def parse(self, argv=None, default_command=None):
+        """Parses the command line into an EasyDict; without a subcommand in it, as options of `default_command`.
+
+        Usage errors and `--help` end the program.
+        """
+        argv = sys.argv[1:] if argv is None else argv
+        if not {*argv} & {*self._commands.choices, "-h", "--help"}:
+            argv = [default_command, *argv]
+        args = self._parser.parse_args(argv)
+        if args.command is None:  # The word was some option's value, as in `--desc validate`.
+            args = self._parser.parse_args([default_command, *argv])
+        return EasyDict(self._defaults | vars(args))
+
+    @staticmethod
+    def _add_common(parser, name, kwargs):
+        # No default here, or the subcommand's would overwrite what stood before it.
+        parser.add_argument(name, default=argparse.SUPPRESS, **kwargs)
+
+
+def submit(args, name, suffix, function, settings, needs):
+    """Submits a run of `function` with `settings`, in the run directory NNNNN-<name><--desc><suffix>.
+
+    With `--dry-run`, prints every setting instead. needs: {path of a file or folder that must exist: how to get it}.
+    """
+    desc = name + ("-" if args.desc and not args.desc.startswith("-") else "") + args.desc + suffix
+    submit_config = SubmitConfig(run_dir_root=args.run_dir_root, run_desc=desc, num_gpus=args.num_gpus)
+    if args.dry_run:
+        print("\n".join(format_settings(submit_config) + format_settings(settings)))
+        return
+    check_exist(needs)
+    submit_run(submit_config, function, **settings)
+
+
+def check_exist(needs):
+    """UserError for the first path of {path: how to get it} that does not exist."""
+    for path, hint in needs.items():
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file or folder" + (f"; {hint}" if hint else ""))
+
+
+def flag(text):
+    """`true` or `false`, for options such as `--noise2noise=false`."""
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return values[text.lower()]
+
+
+def positive_int(text):
+    """A whole number from 1."""
+    return _number(text, int, lambda n: n >= 1, "a whole number from 1")
+
+
+def nonnegative_int(text):
+    """A whole number from 0."""
+    return _number(text, int, lambda n: n >= 0, "a whole number from 0")
+
+
+def probability(text):
+    """A number above 0, at most 1."""
+    return _number(text, float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
+
+
+def seed(text):
+    """A seed: a whole number from 0 to 2^31 - 1."""
+    return _number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
+
+
+def positive_number(text):
+    """A number above 0."""
+    return _number(text, float, lambda n: 0 < n < math.inf, "a number above 0")
+
+
+def _number(text, kind, admitted, words):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not admitted(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {words}")
+    return value

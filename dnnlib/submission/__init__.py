@@ -1,0 +1,6 @@
+"""Submitting a run: a numbered directory with everything needed to follow and to repeat it."""
+
+from .run_context import RunContext
+from .submit import SubmitConfig, format_settings, load_submit_config, submit_run
+
+__all__ = ["RunContext", "SubmitConfig", "format_settings", "load_submit_config", "submit_run"]

@@ -1,0 +1,34 @@
+"""`python -m dnnlib.submission RUN_DIR`: repeats the run recorded there, with its settings, as a new run."""
+
+import argparse
+import importlib.util
+import os
+
+from ..util import UserError, cli_main
+from . import load_submit_config, submit_run
+from .submit import SOURCE_ROOT
+
+_OF_THE_FIRST_RUN = ("run_dir", "run_name", "run_id", "host_name", "user_name", "command")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m dnnlib.submission", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="run directory, or a submit_config.txt")
+    path = parser.parse_args().run_dir
+    if os.path.isdir(path):
+        path = os.path.join(path, "submit_config.txt")
+    try:
+        config = load_submit_config(path)
+        function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        raise UserError(f"{path}: not the settings of a run") from None
+    spec = importlib.util.find_spec(function.rpartition(".")[0] or "_")
+    if spec is None or not spec.origin or os.path.dirname(os.path.abspath(spec.origin)) != SOURCE_ROOT:
+        raise UserError(f"{path}: {function} is not a function of this project")  # A stranger's file names no others.
+    for name in _OF_THE_FIRST_RUN:
+        config.pop(name, None)
+    submit_run(config, function, **kwargs)
+
+
+if __name__ == "__main__":
+    cli_main(main)

@@ -1,0 +1,175 @@
+"""Makes run directories and runs a function in one."""
+
+import ast
+import contextlib
+import getpass
+import importlib
+import os
+import platform
+import pprint
+import re
+import shlex
+import shutil
+import sys
+import time
+import traceback
+
+from .. import safe_pickle
+from ..util import EasyDict, describe_error, format_time, open_atomic
+from .logger import Logger
+
+SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
+
+
+class SubmitConfig(EasyDict):
+    """What is submitted, and where.
+
+    run_dir_root: folder of the numbered run directories, made if missing.
+    run_desc: what follows the number in the run directory's name.
+    num_gpus: number of GPUs the run may use; the CPU is used when there are none.
+    The other fields are filled in by `submit_run`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL")
+        self.update(kwargs)
+
+
+def submit_run(submit_config, run_func_name, **run_func_kwargs):
+    """Calls "module.function" in a new run directory, as `function(submit_config, **run_func_kwargs)`.
+
+    `submit_config` and the keyword arguments hold plain Python values, for they are written to `submit_config.txt`.
+    When the run fails its directory says so in `_failed.txt` and `run.txt`, and SystemExit is raised with status 1 (130
+    after Ctrl-C). A complete run leaves `_finished.txt`.
+    """
+    config = SubmitConfig(**submit_config)
+    config.run_func_name, config.run_func_kwargs = run_func_name, run_func_kwargs
+    config.run_dir = _make_run_dir(config.run_dir_root, config.run_desc)
+    config.run_name = os.path.basename(config.run_dir)
+    config.run_id = int(_NUMBERED.match(config.run_name)[1])
+    config.host_name, config.user_name = platform.node(), _user_name()
+    config.command = shlex.join([os.path.basename(sys.executable), *sys.argv])
+    _write_settings(config)
+    _copy_source(os.path.join(config.run_dir, "src"))
+
+    with Logger(os.path.join(config.run_dir, "log.txt")):
+        print(f"dnnlib: Running {run_func_name}() on localhost...")
+        start = time.time()
+        try:
+            module_name, function_name = run_func_name.rsplit(".", 1)
+            result = getattr(importlib.import_module(module_name), function_name)(config, **run_func_kwargs)
+        except BaseException as error:
+            raise SystemExit(_report_failure(config.run_dir, error)) from error
+        took = format_time(time.time() - start)
+        print(f"dnnlib: Finished {run_func_name}() in {took}.")
+        with open_atomic(os.path.join(config.run_dir, "_finished.txt")) as f:
+            f.write(f"finished in {took}\n")
+    return result
+
+
+def load_submit_config(path):
+    """Reads back a `submit_config.txt` as an EasyDict. Only Python literals are admitted: no code is run."""
+    with open(path, encoding="utf-8") as f:
+        return SubmitConfig(**ast.literal_eval(f.read()))
+
+
+def format_settings(settings, prefix=""):
+    """Nested dictionaries of settings -> lines `name = value`, names joined by dots."""
+    lines = []
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            lines += format_settings(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name} = {value!r}")
+    return lines
+
+
+def _make_run_dir(root, desc):
+    """Makes `root/NNNNN-desc`, NNNNN one more than the largest there, though other runs start at the same moment.
+
+    The bare number is claimed first: mkdir fails if another process holds it. If that process has finished naming its
+    directory between our listing and our mkdir, a second listing shows it.
+    """
+    os.makedirs(root, exist_ok=True)
+    while True:
+        number = f"{max(_numbers(root), default=-1) + 1:05d}"
+        claim = os.path.join(root, number)
+        try:
+            os.mkdir(claim)
+        except FileExistsError:
+            continue
+        if _numbers(root).count(int(number)) == 1:
+            break
+        os.rmdir(claim)
+    if not desc:
+        return claim
+    run_dir = f"{claim}-{desc}"
+    os.rename(claim, run_dir)
+    return run_dir
+
+
+def _numbers(root):
+    matches = (_NUMBERED.match(entry.name) for entry in os.scandir(root) if entry.is_dir())
+    return [int(match[1]) for match in matches if match]
+
+
+def _user_name():
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A user id without a name, as in containers.
+        return "unknown"
+
+
+def _plain(value):
+    """EasyDicts, tuples and the like -> what `ast.literal_eval` reads back."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value)
+    return value
+
+
+def _write_settings(config):
+    plain = _plain(config)
+    with open_atomic(os.path.join(config.run_dir, "submit_config.txt")) as f:
+        pprint.pprint(plain, stream=f, indent=4, width=160, compact=False, sort_dicts=False)
+    with open_atomic(os.path.join(config.run_dir, "config.txt")) as f:
+        f.write("\n".join(format_settings(config.run_func_kwargs)) + "\n")
+    safe_pickle.dump(os.path.join(config.run_dir, "submit_config.pkl"), plain)
+
+
+def _copy_source(target):
+    """Copies the program: the Python files at the root of the tree and those of the packages beside them."""
+
+    def is_package(name):
+        return os.path.exists(os.path.join(SOURCE_ROOT, name, "__init__.py"))
+
+    os.makedirs(target)
+    for name in os.listdir(SOURCE_ROOT):
+        path = os.path.join(SOURCE_ROOT, name)
+        if name.endswith((".py", ".toml")) or name.startswith("requirements"):
+            shutil.copy(path, target)
+        elif os.path.isdir(path) and is_package(name):
+            shutil.copytree(path, os.path.join(target, name), ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _report_failure(run_dir, error):
+    """Says on the console, in the log and in the directory why the run failed. Returns the exit status.
+
+    Writing may itself be what failed (a full disk, a deleted directory): then the console has to do.
+    """
+    if isinstance(error, SystemExit):
+        line, status = str(error), error.code if isinstance(error.code, int) else 1
+    elif isinstance(error, KeyboardInterrupt):
+        line, status = "interrupted", 130
+    else:
+        line, status = describe_error(error), 1
+    details = "".join(traceback.format_exception(error))
+    message = details if line is None else f"error: {line}\n"
+    sys.stdout.flush()
+    sys.stderr.write(message)
+    with contextlib.suppress(OSError), open_atomic(os.path.join(run_dir, "_failed.txt")) as f:
+        f.write(message if line is None else message + "\n" + details)
+    print(f"dnnlib: This run failed; what it left is in {run_dir}", file=sys.stderr)
+    return status

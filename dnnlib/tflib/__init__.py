@@ -1,0 +1,20 @@
+"""TensorFlow plumbing: sessions and devices, networks and their snapshots, the optimizer, TensorBoard summaries.
+
+`from dnnlib.tflib import tf` gives TensorFlow in graph mode, imported without its chatter.
+"""
+
+from .tfutil import create_session, pick_devices, tf  # isort: skip - sets TensorFlow up before anything else uses it.
+from .autosummary import Autosummary
+from .network import Network, load_snapshot, save_snapshot
+from .optimizer import Optimizer
+
+__all__ = [
+    "Autosummary",
+    "Network",
+    "Optimizer",
+    "create_session",
+    "load_snapshot",
+    "pick_devices",
+    "save_snapshot",
+    "tf",
+]

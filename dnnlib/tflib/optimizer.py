@@ -1,0 +1,37 @@
+"""Adam over any number of devices, passing over updates that are not finite."""
+
+from .tfutil import tf
+
+
+class Optimizer:
+    """Adam (Kingma & Ba 2015) as TensorFlow computes it, with rates that may change from step to step.
+
+    `learning_rate` and `beta1` may be tensors. TensorFlow keeps the power of beta1 as a variable that it multiplies by
+    the current beta1, which is what the published runs with a changing beta1 did.
+    """
+
+    def __init__(self, learning_rate, beta1, beta2, epsilon):
+        self.adam = tf.train.AdamOptimizer(learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
+
+    def minimize(self, tower_loss, inputs, devices):
+        """Splits the minibatch over the devices and averages their gradients.
+
+        tower_loss: function of a tuple of tensors (a part of each of `inputs`) -> scalar loss, the mean over the part.
+        inputs: tensors [N, ...], N divisible by the number of devices.
+        Returns (loss, update operation, 1.0 where the update was passed over because a gradient was not finite).
+        """
+        parts = list(zip(*(tf.split(x, len(devices)) for x in inputs)))
+        losses, gradients = [], []
+        for device, part in zip(devices, parts):
+            with tf.device(device):
+                losses.append(tower_loss(*part))
+                gradients.append(self.adam.compute_gradients(losses[-1]))
+        averaged = [_average(same_variable) for same_variable in zip(*gradients)]
+        finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in averaged])
+        update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
+        return tf.add_n(losses) / len(losses), update, 1 - tf.cast(finite, tf.float32)
+
+
+def _average(gradients_and_variables):
+    gradients, variables = zip(*gradients_and_variables)
+    return tf.add_n(gradients) / len(gradients), variables[0]

@@ -1,0 +1,63 @@
+"""TensorFlow set up once: graph mode, quiet, deterministic; sessions and devices."""
+
+import contextlib
+import logging
+import os
+import tempfile
+
+from ..util import UserError
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Holds back what TensorFlow's libraries write to stderr as they load; no variable turns all of it off."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(stderr, held_back.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Notes on CPU instructions and the like.
+os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")  # The same seed gives the same run on a GPU too.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+with _quiet():
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_v2_behavior()
+    tf.enable_resource_variables()
+    tf.enable_v2_tensorshape()  # Dimensions are int or None.
+
+
+def create_session(num_cpu_devices=1, **config):
+    """A session on the default graph. `config` are fields of `tf.ConfigProto`.
+
+    GPU memory is taken as it is needed. More than one logical CPU device stands in for as many GPUs in tests.
+    """
+    proto = tf.ConfigProto(device_count={"CPU": num_cpu_devices}, allow_soft_placement=True, **config)
+    proto.gpu_options.allow_growth = True
+    return tf.Session(config=proto)
+
+
+def pick_devices(num_gpus):
+    """Names of the devices to compute on: `num_gpus` GPUs, or the CPU where there are none. Says which in one line.
+
+    UserError if there are GPUs, but fewer than asked for.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus or not num_gpus:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        print(f"Computing on the CPU ({cores} cores).")
+        return ["/cpu:0"]
+    if num_gpus > len(gpus):
+        raise UserError(f"--num-gpus {num_gpus}: there are only {len(gpus)}")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus[:num_gpus]]
+    print(f"Computing on {num_gpus} of {len(gpus)} GPUs: {', '.join(names)}.")
+    return [f"/gpu:{i}" for i in range(num_gpus)]

@@ -1,0 +1,134 @@
+"""The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1), for RGB images and for MRI slices, and its snapshots.
+
+Every public tensor is channel-first; inside it is [N, H, W, C], which convolutions run fastest on CPUs (on a GPU
+TensorFlow's layout optimiser picks the layout itself).
+"""
+
+import math
+import zlib
+
+import numpy as np
+
+import dnnlib
+from dnnlib import tflib
+from dnnlib.tflib import tf
+
+LEAKY_SLOPE = 0.1
+MULTIPLE = 32  # Five poolings: sides have to be multiples of 2^5.
+
+
+def autoencoder(x):
+    """RGB network: [N, 3, H, W] of any H, W -> [N, 3, H, W].
+
+    Sides that are not, or not known to be, multiples of 32 are reflect-padded at the bottom and right, then cropped.
+    """
+    height, width = tf.shape(x)[2], tf.shape(x)[3]
+    y = unet(_pad_reflect(tf.transpose(x, [0, 2, 3, 1])), weight="weight", bias="bias")
+    y = tf.transpose(y, [0, 3, 1, 2])[:, :, :height, :width]
+    return tf.ensure_shape(y, x.shape)
+
+
+def autoencoder_mri(x):
+    """MRI network: [N, 255, 255] -> [N, 255, 255], padded by one row and column of -0.5 (black) to 256."""
+    padded = tf.pad(x[..., None], [[0, 0], [0, 1], [0, 1], [0, 0]], constant_values=-0.5)
+    return unet(padded, weight="W", bias="b")[:, :-1, :-1, 0]
+
+
+def restore_known(output, mask, known):
+    """The "fspec" post-operation: the frequencies that were measured replace the network's own.
+
+    output: [N, 255, 255]; mask: [N, 255, 255], set where a frequency is known; known: complex64 [N, 255, 255], its
+    value, zero elsewhere; both with the zero frequency in the centre. Returns [N, 255, 255].
+    """
+    mask, known = (tf.signal.ifftshift(x, axes=(1, 2)) for x in (tf.cast(mask, tf.complex64), known))
+    spectrum = tf.signal.fft2d(tf.cast(output, tf.complex64))
+    return tf.math.real(tf.signal.ifft2d(spectrum * (1 - mask) + known))
+
+
+def unet(x, weight, bias):
+    """[N, H, W, C] -> the same shape, H and W multiples of 32. `weight` and `bias`: the names of its variables."""
+
+    def conv(x, name, channels, activate=True):
+        with tf.variable_scope(name):
+            gain = math.sqrt(2) if activate else 1.0
+            w = tf.get_variable(weight, [3, 3, x.shape[-1], channels], initializer=_he_init(gain, seed_name=name))
+            b = tf.get_variable(bias, [channels], initializer=tf.zeros_initializer())
+            x = tf.nn.bias_add(tf.nn.conv2d(x, w, strides=1, padding="SAME"), b)
+            return tf.nn.leaky_relu(x, LEAKY_SLOPE) if activate else x
+
+    channels_out = x.shape[-1]
+    skips = [x]
+    x = conv(x, "enc_conv0", 48)
+    x = pool(conv(x, "enc_conv1", 48))
+    for layer in (2, 3, 4, 5):
+        skips.append(x)
+        x = pool(conv(x, f"enc_conv{layer}", 48))
+    x = conv(x, "enc_conv6", 48)
+    for layer in (5, 4, 3, 2):
+        x = tf.concat([upsample(x), skips.pop()], axis=-1)
+        x = conv(x, f"dec_conv{layer}", 96)
+        x = conv(x, f"dec_conv{layer}b", 96)
+    x = tf.concat([upsample(x), skips.pop()], axis=-1)
+    x = conv(x, "dec_conv1a", 64)
+    x = conv(x, "dec_conv1b", 32)
+    return conv(x, "dec_conv1", channels_out, activate=False)
+
+
+def pool(x):
+    """2x2 max pooling: [N, H, W, C] -> [N, H/2, W/2, C]."""
+    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+
+
+def upsample(x):
+    """Nearest-neighbour upsampling by two: [N, H, W, C] -> [N, 2H, 2W, C]."""
+    return tf.image.resize_nearest_neighbor(x, 2 * tf.shape(x)[1:3])
+
+
+def _pad_reflect(x):
+    """Reflect-pads [N, H, W, C] to multiples of 32; `tf.pad` cannot where the image is narrower than its padding."""
+    for axis in (1, 2):
+        if x.shape[axis] is None or x.shape[axis] % MULTIPLE:
+            size = tf.shape(x)[axis]
+            period = tf.maximum(2 * size - 2, 1)  # 0 1 2 3 2 1 | 0 1 2 ...
+            position = tf.range(-(-size // MULTIPLE) * MULTIPLE) % period
+            x = tf.gather(x, tf.minimum(position, period - position), axis=axis)
+    return x
+
+
+def _he_init(gain, seed_name):
+    """Normal with deviation gain / sqrt(fan in) (He et al. 2015), drawn from the graph's seed and the layer's name.
+
+    A layer's start thus depends neither on the order in which the graph is built nor on what else is in it.
+    """
+
+    def initializer(shape, dtype=tf.float32, partition_info=None):
+        seed = [tf.get_default_graph().seed or 0, zlib.crc32(seed_name.encode())]
+        fan_in = int(np.prod(shape[:-1]))
+        return tf.random.stateless_normal(shape, seed, stddev=gain / math.sqrt(fan_in), dtype=dtype)
+
+    return initializer
+
+
+def create_autoencoder():
+    """A fresh RGB network on the default graph."""
+    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None])
+
+
+def create_autoencoder_mri():
+    """A fresh MRI network on the default graph."""
+    return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255])
+
+
+def load_autoencoder(path):
+    """An RGB network on the default graph and session, with the values of a snapshot: ours, or the published ones.
+
+    UserError if the file is anything else.
+    """
+    state = tflib.load_snapshot(path)
+    if state.build_func_name != autoencoder.__name__:
+        raise dnnlib.UserError(
+            f"{path}: a snapshot of '{state.build_func_name}'; only '{autoencoder.__name__}' is known"
+        )
+    network = create_autoencoder()
+    network.set_values(state.variables, source=path)
+    return network

@@ -1,0 +1,229 @@
+"""The network against numbers that the published system computed (tests/golden/README.md)."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dnnlib
+import kspace
+import network
+from dnnlib import tflib
+from dnnlib.tflib import tf
+
+LAYERS = [f"enc_conv{i}" for i in range(7)]
+LAYERS += [f"dec_conv{i}{b}" for i in (5, 4, 3, 2) for b in ("", "b")] + ["dec_conv1a", "dec_conv1b", "dec_conv1"]
+
+
+@pytest.fixture
+def graph():
+    with tf.Graph().as_default(), tflib.create_session(num_cpu_devices=2):
+        yield
+
+
+def set_golden_weights(net, seed, weight, bias):
+    """Weights by the recipe of the golden files."""
+    rng, values = np.random.RandomState(seed), {}
+    for layer in LAYERS:
+        shape = net.vars[f"{layer}/{weight}"].shape.as_list()
+        values[f"{layer}/{weight}"] = rng.standard_normal(shape) * np.sqrt(2) / np.sqrt(9 * shape[2])
+        values[f"{layer}/{bias}"] = rng.standard_normal(shape[3]) * 0.05
+    net.set_values({name: value.astype(np.float32) for name, value in values.items()}, "recipe")
+
+
+def golden(name):
+    return np.load(f"tests/golden/{name}.npz")
+
+
+def check_variables(arrays, names, norms, heads):
+    for name, norm, head in zip(names, norms, heads):
+        value = arrays[str(name)]
+        assert np.linalg.norm(value) == pytest.approx(norm, rel=1e-3), name
+        np.testing.assert_allclose(value.ravel()[: len(head)], head, rtol=2e-2, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [["/cpu:0"], ["/cpu:0", "/cpu:1"]])
+def test_rgb_output_and_three_adam_steps(graph, devices):
+    z = golden("rgb_network")
+    net = network.create_autoencoder()
+    rate = tf.placeholder(tf.float32, [])
+    optimizer = tflib.Optimizer(rate, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    x, t = tf.constant(z["step_x"]), tf.constant(z["step_t"])
+    loss, update, skipped = optimizer.minimize(
+        lambda x, t: tf.reduce_mean(tf.square(net.get_output_for(x) - t)), [x, t], devices
+    )
+    gradients = tf.gradients(tf.reduce_mean(tf.square(net.get_output_for(x) - t)), list(net.vars.values()))
+    session = tf.get_default_session()
+    session.run(tf.global_variables_initializer())
+    set_golden_weights(net, 20180307, "weight", "bias")
+
+    np.testing.assert_allclose(net.run(z["x"]), z["y"], atol=1e-4)
+    check_variables(dict(zip(net.vars, session.run(gradients))), z["names"], z["grad_norm"], z["grad_head"])
+    for lr, expected in zip(z["step_lr"], z["step_loss"]):
+        value, _, bad = session.run([loss, update, skipped], {rate: lr})
+        assert value == pytest.approx(expected, rel=1e-4)
+        assert bad == 0
+    check_variables(net.get_values(), z["names"], z["after_norm"], z["after_head"])
+
+
+def test_mri_output_and_three_adam_steps(graph):
+    z = golden("mri_network")
+    net = network.create_autoencoder_mri()
+    known = kspace.spectrum_of(z["image"]) * z["mask"]
+    x, target, mask, spectrum = (
+        tf.constant(v[None]) for v in (z["input"], z["target"], z["mask"].astype(np.float32), known)
+    )
+    rate, beta1 = tf.placeholder(tf.float32, []), tf.placeholder_with_default(z["step_beta1"][0], [])
+    optimizer = tflib.Optimizer(rate, beta1=beta1, beta2=0.99, epsilon=1e-8)
+
+    def tower_loss(x, target, mask, spectrum):
+        restored = network.restore_known(net.get_output_for(x), mask, spectrum)
+        return tf.reduce_mean(tf.square(restored - target))
+
+    loss, update, _ = optimizer.minimize(tower_loss, [x, target, mask, spectrum], ["/cpu:0"])
+    restored = network.restore_known(net.get_output_for(x), mask, spectrum)
+    session = tf.get_default_session()
+    session.run(tf.global_variables_initializer())
+    set_golden_weights(net, 20180308, "W", "b")
+
+    np.testing.assert_allclose(net.run(z["input"][None])[0], z["output"], atol=1e-4)
+    output = session.run(restored)[0]
+    np.testing.assert_allclose(output, z["output_fspec"], atol=1e-4)
+    clamped_error = np.mean(np.square(output.clip(-0.5, 0.5) - z["target"].clip(-0.5, 0.5)))
+    assert clamped_error == pytest.approx(float(z["loss_clamped"][0]), rel=1e-4)
+    # Adam's first step is the sign of each gradient, and many are near rounding noise here: 1e-6 of noise on the input
+    # moves the later losses by 5e-4 and 4e-3, and float64 differs from the published float32 by 1e-5 and 2e-3.
+    tolerances = 1e-4, 1e-3, 1e-2
+    for lr, b1, expected, tolerance in zip(z["step_lr"], z["step_beta1"], z["step_loss"], tolerances):
+        assert session.run([loss, update], {rate: lr, beta1: b1})[0] == pytest.approx(expected, rel=tolerance)
+    values = net.get_values()
+    for name, norm in zip(z["names"], z["after_norm"]):
+        if name != "dec_conv1/b":  # The post-operation takes its effect away: its gradient is all rounding.
+            assert np.linalg.norm(values[name]) == pytest.approx(norm, rel=2e-3), name
+
+
+def test_an_update_that_is_not_finite_is_passed_over(graph):
+    net = network.create_autoencoder()
+    x = tf.placeholder(tf.float32, [2, 3, 32, 32])
+    optimizer = tflib.Optimizer(1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    _, update, skipped = optimizer.minimize(lambda x: tf.reduce_mean(net.get_output_for(x)), [x], ["/cpu:0"])
+    session = tf.get_default_session()
+    session.run(tf.global_variables_initializer())
+    before = session.run(tf.global_variables())
+    assert session.run([skipped, update], {x: np.full([2, 3, 32, 32], np.nan)})[0] == 1
+    for old, new in zip(before, session.run(tf.global_variables())):
+        np.testing.assert_array_equal(old, new)  # Adam's moments and powers as well.
+
+
+@pytest.mark.parametrize("height,width", [(1, 1), (7, 100), (33, 65), (64, 96)])
+def test_any_size_is_reflect_padded_and_cropped(graph, height, width):
+    tf.set_random_seed(3)
+    net = network.create_autoencoder()
+    tf.get_default_session().run(tf.global_variables_initializer())
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, [2, 3, height, width]).astype(np.float32)
+    pad = [(0, 0), (0, 0), (0, -height % 32), (0, -width % 32)]
+    expected = net.run(np.pad(x, pad, mode="reflect"))[:, :, :height, :width]
+    np.testing.assert_allclose(net.run(x), expected, atol=1e-6)
+
+
+def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):
+    def initial(seed):
+        with tf.Graph().as_default(), tflib.create_session() as session:
+            tf.set_random_seed(seed)
+            net = network.create_autoencoder()
+            session.run(tf.global_variables_initializer())
+            return net.get_values()
+
+    a, b, c = initial(1), initial(1), initial(2)
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name])
+        if name.endswith("bias"):
+            assert not value.any()
+            continue
+        assert not np.array_equal(value, c[name])
+        gain = 1 if name == "dec_conv1/weight" else np.sqrt(2)
+        assert value.std() == pytest.approx(gain / np.sqrt(9 * value.shape[2]), rel=5 / np.sqrt(2 * value.size))
+
+
+def test_snapshot_round_trip_and_form(graph, tmp_path):
+    path = str(tmp_path / "network.pickle")
+    net = network.create_autoencoder()
+    tf.get_default_session().run(tf.global_variables_initializer())
+    tflib.save_snapshot(net, path)
+    saved = net.get_values()
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, [1, 3, 40, 50]).astype(np.float32)
+    expected = net.run(x)
+
+    state = tflib.load_snapshot(path)
+    assert (state.version, state.name, state.build_func_name) == (2, "autoencoder", "autoencoder")
+    assert "def autoencoder" in state.build_module_src
+    assert list(state.variables)[:2] == ["enc_conv0/weight", "enc_conv0/bias"]
+    with tf.Graph().as_default(), tflib.create_session():
+        loaded = network.load_autoencoder(path)
+        np.testing.assert_array_equal(loaded.run(x), expected)
+        for name, value in loaded.get_values().items():
+            np.testing.assert_array_equal(value, saved[name])
+
+
+def published_form(path, state, protocol=2):
+    """A snapshot as another program writes it: a pickle that names the class `dnnlib.tflib.network.Network`."""
+
+    class Network:
+        def __getstate__(self):
+            return state
+
+    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+    saved, tflib.network.Network = tflib.network.Network, Network  # pickle looks the class up by its name.
+    try:
+        with open(path, "wb") as f:
+            pickle.dump(Network(), f, protocol)
+    finally:
+        tflib.network.Network = saved
+
+
+def test_published_snapshot_loads_and_its_source_is_not_run(graph, tmp_path):
+    path, trap = str(tmp_path / "published.pickle"), tmp_path / "trap"
+    net = network.create_autoencoder()
+    tf.get_default_session().run(tf.global_variables_initializer())
+    state = dnnlib.EasyDict(net.__getstate__(), static_kwargs=dnnlib.EasyDict())
+    state.build_module_src = f"open({str(trap)!r}, 'w')"
+    published_form(path, dict(state))
+    with tf.Graph().as_default(), tflib.create_session():
+        loaded = network.load_autoencoder(path).get_values()
+    np.testing.assert_array_equal(loaded["dec_conv1/weight"], net.get_values()["dec_conv1/weight"])
+    assert not trap.exists()
+
+
+def change(**fields):
+    return lambda state: state | fields
+
+
+@pytest.mark.parametrize(
+    "mistake,message",
+    [
+        (change(version=3), "version 3"),
+        (change(build_func_name="generator"), "'generator'"),
+        (change(variables=[("enc_conv0/weight", np.zeros([3, 3, 3, 48], np.float32))]), "another network"),
+        (lambda s: s | {"variables": s["variables"][1:]}, "lacks enc_conv0/weight"),
+        (
+            lambda s: s | {"variables": [(n, v[..., :1]) for n, v in s["variables"]]},
+            r"enc_conv0/weight is \[3, 3, 3, 1\]",
+        ),
+        (change(variables=7), "variables is missing or wrong"),
+    ],
+)
+def test_another_networks_snapshot_says_what_differs(graph, tmp_path, mistake, message):
+    path = str(tmp_path / "odd.pickle")
+    net = network.create_autoencoder()
+    tf.get_default_session().run(tf.global_variables_initializer())
+    published_form(path, mistake(net.__getstate__()))
+    with tf.Graph().as_default(), tflib.create_session(), pytest.raises(dnnlib.UserError, match=message):
+        network.load_autoencoder(path)
+
+
+def test_a_file_that_is_no_snapshot_is_named(graph, tmp_path):
+    path = str(tmp_path / "photo.png")
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(dnnlib.UserError, match=r"photo\.png"):
+        network.load_autoencoder(path)

@@ -1,0 +1,127 @@
+"""Training of the MRI network on randomly undersampled k-space, with or without clean targets."""
+
+import os
+import time
+
+import numpy as np
+
+import dataset_mri
+import dnnlib
+import images
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from validation_mri import Model, save_examples
+
+
+def ramps(epoch, num_epochs, rampup_epochs, rampdown_epochs):
+    """Two factors in [0, 1] of epoch e of N: up over the first 10 epochs and down over the last 30.
+
+    exp(-5 (1 - e/10)^2) and exp(-(0.5 (e - (N - 30)))^2 / 30), as published. A run too short for its ramps gets shorter
+    ones: at most a tenth of it up and a third of it down.
+    """
+    up, down = min(rampup_epochs, num_epochs // 10), min(rampdown_epochs, num_epochs // 3)
+    t = (epoch - (num_epochs - down)) * rampdown_epochs / max(down, 1)
+    rampup = np.exp(-5.0 * (1.0 - epoch / up) ** 2) if epoch < up else 1.0
+    rampdown = np.exp(-((0.5 * t) ** 2) / rampdown_epochs) if t >= 0 and down else 1.0
+    return rampup, rampdown
+
+
+def schedule(epoch, num_epochs, learning_rate, beta1, beta1_rampdown, rampup_epochs, rampdown_epochs):
+    """(learning rate, beta1) of an epoch; beta1 goes to `beta1_rampdown` as the learning rate goes to zero."""
+    rampup, rampdown = ramps(epoch, num_epochs, rampup_epochs, rampdown_epochs)
+    return learning_rate * rampup * rampdown, rampdown * beta1 + (1.0 - rampdown) * beta1_rampdown
+
+
+def train(
+    submit_config,
+    data_dir,
+    train_set,
+    valid_set,
+    num_epochs,
+    minibatch_size,
+    schedule_settings,
+    adam,
+    corruption,
+    corrupt_targets,
+    augment_translation,
+    post_op,
+    load_network,
+    snapshot_interval,
+    seed,
+):
+    """Trains a network and leaves it as `network-final.pkl`. The settings are explained in config_mri.py."""
+    print("Loading training set.")
+    train_data = dataset_mri.load(os.path.join(data_dir, train_set))
+    valid_data = dataset_mri.load(os.path.join(data_dir, valid_set))
+    undersampling = dataset_mri.Undersampling(**corruption)
+    settings = dataset_mri.Settings(undersampling, corrupt_targets, augment_translation)
+    print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
+    print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
+    devices = tflib.pick_devices(submit_config.num_gpus)
+    if minibatch_size % len(devices):
+        raise dnnlib.UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {len(devices)} GPUs")
+    steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
+
+    with tf.Graph().as_default() as graph, tflib.create_session() as session:
+        tf.set_random_seed(seed)
+        batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, 0, num_epochs)
+        iterator = tf.data.make_initializable_iterator(batches)
+        model = Model(post_op)
+        rate = tf.placeholder(tf.float32, [])
+        beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
+        optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
+        step = optimizer.minimize(model.loss, iterator.get_next(), devices)
+        session.run([tf.global_variables_initializer(), iterator.initializer])
+        if load_network:
+            model.load(load_network)
+
+        with dnnlib.RunContext(submit_config, max_iter=num_epochs * steps) as ctx:
+            reporter = _Reporter(ctx, model, valid_data, settings, seed, graph)
+            reporter.save_training_example(train_data)
+            for epoch in range(num_epochs):
+                started = time.time()
+                lr, b1 = schedule(epoch, num_epochs, **schedule_settings)
+                for i in range(epoch * steps, (epoch + 1) * steps):
+                    loss, _, skipped = session.run(step, {rate: lr, beta1: b1})
+                    reporter.summary.add(Loss=loss, Learning_rate=lr, Overflow_frequency=skipped)
+                    ctx.step(i + 1)
+                    if ctx.should_stop():
+                        model.save(ctx.path("network-latest.pkl"))
+                        raise dnnlib.UserError(f"stopped by abort.txt in epoch {epoch} of {num_epochs}")
+                reporter.end_epoch(epoch, num_epochs, lr, time.time() - started)
+                if epoch % snapshot_interval == 0:
+                    model.save(ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
+            print("Saving final network weights.")
+            model.save(ctx.path("network-final.pkl"))
+            print("Resetting random seed and saving a bunch of example images.")
+            save_examples(ctx, model, valid_data, settings, seed)
+            reporter.summary.close()
+
+
+class _Reporter:
+    """What a run tells after every epoch: decibels, scalars, pictures."""
+
+    def __init__(self, ctx, model, valid_data, settings, seed, graph):
+        self.ctx, self.model, self.valid_data, self.settings, self.seed = ctx, model, valid_data, settings, seed
+        self.summary = tflib.Autosummary(ctx.run_dir, graph)
+
+    def save_training_example(self, train_data):
+        element = dataset_mri.training_element(train_data, self.settings, self.seed, 0, 0)
+        images.save_uint8(self.ctx.path("example_train.png"), self.model.run([element])[0].picture())
+
+    def end_epoch(self, epoch, num_epochs, learning_rate, seconds):
+        clamped = []
+        for result in self.model.evaluate(self.valid_data, self.settings, self.seed):
+            if not clamped:
+                picture = result.picture()
+            clamped.append(result.decibels()[-1])
+        test_db, loss = np.mean(clamped), self.summary.mean("Loss")
+        self.ctx.print(
+            f"Epoch {epoch}/{num_epochs}: time={seconds:.3f}, train_loss={loss:.7f}, "
+            f"test_db_clamped={test_db:.5f}, lr={learning_rate:f}"
+        )
+        images.save_uint8(self.ctx.path(f"img{epoch:05d}.png"), picture)
+        self.summary.add_image("Validation/corrupted_output_restored_target", picture, epoch)
+        self.summary.add(test_db_clamped=test_db, Timing__sec_per_epoch=seconds)
+        self.summary.report(epoch)
+        self.ctx.update(epoch + 1, test_db_clamped=f"{test_db:.5f}")

@@ -1,0 +1,121 @@
+"""Validation on folders of clean images corrupted with seeded noise, and denoising of single images."""
+
+import csv
+
+import numpy as np
+
+import corruption
+import dnnlib
+import images
+import metrics
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from network import load_autoencoder
+
+
+class ValidationSet:
+    """The images of a folder, with the same noise at every evaluation: it depends on the seed and their names."""
+
+    def __init__(self, folder, noise, seed):
+        """folder: path; noise: a corruption; seed: int. UserError if the folder has no image that can be read."""
+        self.noise, self.seed = noise, seed
+        self.paths = []
+        for path in images.list_images(folder):
+            try:
+                images.open_image(path).close()
+                self.paths.append(path)
+            except dnnlib.UserError as error:
+                print(f"warning: left out: {error}")
+        if not self.paths:
+            raise dnnlib.UserError(f"{folder}: no image there can be read")
+
+    def evaluate(self, network):
+        """Yields for each image a Result: its name, clean, noisy and denoised as uint8 [3, H, W]."""
+        for path in self.paths:
+            try:
+                clean = images.read_rgb(path)
+            except dnnlib.UserError as error:
+                print(f"warning: left out: {error}")
+                continue
+            name = path.replace("\\", "/").rsplit("/", 1)[-1]
+            noisy = self.noise.for_validation(images.to_float(clean), corruption.generator(self.seed, name))
+            yield Result(name, clean, images.to_uint8(noisy), images.to_uint8(denoise(network, noisy)))
+
+
+class Result:
+    """An image of a validation set, corrupted and restored: `clean`, `noisy`, `denoised`, uint8 [3, H, W]."""
+
+    def __init__(self, name, clean, noisy, denoised):
+        self.name, self.clean, self.noisy, self.denoised = name, clean, noisy, denoised
+        self.psnr = metrics.psnr(clean, denoised, peak=255)
+
+    def row(self):
+        """A row of `metrics.csv`: decibels and structural similarities of the noisy and of the denoised image."""
+        _, height, width = self.clean.shape
+        return {
+            "image": self.name,
+            "width": width,
+            "height": height,
+            "psnr_noisy": metrics.psnr(self.clean, self.noisy, peak=255),
+            "psnr_denoised": self.psnr,
+            "ssim_noisy": metrics.ssim(self.clean, self.noisy),
+            "ssim_denoised": metrics.ssim(self.clean, self.denoised),
+        }
+
+    def side_by_side(self, size=256):
+        """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
+        _, height, width = self.clean.shape
+        y, x = max(height - size, 0) // 2, max(width - size, 0) // 2
+        return np.concatenate(
+            [v[:, y : y + size, x : x + size] for v in (self.noisy, self.denoised, self.clean)], axis=2
+        )
+
+
+def denoise(network, x):
+    """The network applied to one float image [3, H, W] of any size."""
+    return network.run(x[None])[0]
+
+
+def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings, seed):
+    """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
+
+    network_snapshot, dataset_dir: paths; noise, noise_settings: see `corruption.create`; seed: of the noise.
+    """
+    with tf.Graph().as_default(), tflib.create_session():
+        tflib.pick_devices(submit_config.num_gpus)
+        network = load_autoencoder(network_snapshot)
+        validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed)
+        rows = []
+        with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:
+            for result in validation_set.evaluate(network):
+                rows.append(result.row())
+                ctx.print("{image}  {width}x{height}  {psnr_noisy:.2f} -> {psnr_denoised:.2f} dB".format(**rows[-1]))
+                ctx.step(len(rows))
+            if not rows:
+                raise dnnlib.UserError(f"{dataset_dir}: no image there can be read")
+            rows.append(_mean_row(rows))
+            with dnnlib.open_atomic(ctx.path("metrics.csv"), newline="") as f:
+                writer = csv.DictWriter(f, rows[0].keys())
+                writer.writeheader()
+                writer.writerows(_rounded(row) for row in rows)
+        print(f"Average PSNR: {rows[-1]['psnr_denoised']:.2f}")
+        return rows[-1]["psnr_denoised"]
+
+
+def infer_image(image, out, network_snapshot, num_gpus):
+    """Denoises one image file as it is, without adding noise, and writes the result as the same kind of image."""
+    images.check_writable(out)
+    x, kind = images.read_float(image)
+    with tf.Graph().as_default(), tflib.create_session():
+        tflib.pick_devices(num_gpus)
+        images.write_float(out, denoise(load_autoencoder(network_snapshot), x), kind)
+    print(f"Denoised {image} to {out}.")
+
+
+def _mean_row(rows):
+    measures = [name for name in rows[0] if name.startswith(("psnr", "ssim"))]
+    return {"image": "mean", "width": "", "height": ""} | {n: float(np.nanmean([r[n] for r in rows])) for n in measures}
+
+
+def _rounded(row):
+    return {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}

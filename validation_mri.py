@@ -1,0 +1,132 @@
+"""The MRI network at work: outputs, decibels, pictures; validation of a snapshot."""
+
+import os
+
+import numpy as np
+
+import dataset_mri
+import dnnlib
+import images
+import kspace
+import metrics
+from dnnlib import safe_pickle, tflib
+from dnnlib.tflib import tf
+from network import create_autoencoder_mri, restore_known
+
+MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
+EXAMPLES = 100  # Validation slices in psnr.txt.
+PICTURES = 10  # How many of these are saved as final<index>.png.
+
+
+class Model:
+    """The network with its post-operation, on the default graph and session."""
+
+    def __init__(self, post_op):
+        """post_op: "fspec" (see `network.restore_known`) or None."""
+        if post_op not in ("fspec", None):
+            raise dnnlib.UserError(f"post_op '{post_op}' is not known; there are 'fspec' and None")
+        self.post_op = post_op
+        self.network = create_autoencoder_mri()
+        size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
+        self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
+        self._restored = self._post_process(self.network.output, self._mask, self._known)
+
+    def _post_process(self, output, mask, known):
+        return restore_known(output, mask, known) if self.post_op else output
+
+    def loss(self, x, target, mask, known):
+        """Mean squared error after the post-operation, for the tensors of an `Element`."""
+        restored = self._post_process(self.network.get_output_for(x), mask, known)
+        return tf.reduce_mean(tf.square(restored - target))
+
+    def run(self, elements):
+        """A list of elements -> a list of Results."""
+        x, _, mask, known = (np.stack(field) for field in zip(*elements))
+        feed = {self.network.input: x, self._mask: mask, self._known: known}
+        outputs = tf.get_default_session().run([self.network.output, self._restored], feed)
+        return [Result(element, *output) for element, *output in zip(elements, *outputs)]
+
+    def evaluate(self, data, settings, seed, count=None):
+        """Yields the Results of the first `count` slices of `data`, by default of all, each undersampled as ever."""
+        count = min(count or len(data), len(data))
+        for start in range(0, count, MINIBATCH):
+            indices = range(start, min(start + MINIBATCH, count))
+            yield from self.run([dataset_mri.validation_element(data, settings, seed, i) for i in indices])
+
+    def save(self, path):
+        """Writes all variables, the optimizer's included, as a pickled dictionary name -> array."""
+        variables = {_local_name(v): v for v in tf.global_variables()}
+        safe_pickle.dump(path, tf.get_default_session().run(variables))
+
+    def load(self, path):
+        """Reads such a file, as this or the published project wrote it: the network, and the optimizer if it is there.
+
+        UserError if it is of another network or something else.
+        """
+        values = safe_pickle.load(path)
+        if not isinstance(values, dict) or not all(isinstance(v, (np.ndarray, np.generic)) for v in values.values()):
+            raise dnnlib.UserError(f"{path}: not an MRI network: not a dictionary of arrays")
+        values = {str(name).removesuffix(":0"): np.asarray(value) for name, value in values.items()}
+        self.network.set_values({n: v for n, v in values.items() if n.endswith(("/W", "/b"))}, source=path)
+        session, ours = tf.get_default_session(), {id(v) for v in self.network.vars.values()}
+        for variable in tf.global_variables():
+            value = values.get(_local_name(variable))
+            if id(variable) not in ours and value is not None and value.shape == tuple(variable.shape):
+                session.run(variable.initializer, {variable.initial_value: value})
+
+
+class Result:
+    """A slice with what the network made of it; float32 [255, 255]."""
+
+    def __init__(self, element, output, restored):
+        self.input, self.target = element.input, element.target
+        self.output, self.restored = output, restored  # Before and after the post-operation.
+
+    def decibels(self):
+        """PSNR (peak 1) of the input, of the output, and of the output with both images clamped to [-0.5, 0.5]."""
+        clamped = self.restored.clip(-0.5, 0.5), self.target.clip(-0.5, 0.5)
+        pairs = (self.input, self.target), (self.restored, self.target), clamped
+        return tuple(metrics.psnr(a, b, peak=1) for a, b in pairs)
+
+    def picture(self):
+        """uint8 [510, 1020]: corrupted, network output, after the post-operation, target; below, their spectra."""
+        row = [self.input, self.output, self.restored, self.target]
+        spectra = [np.log10(np.abs(kspace.spectrum_of(image)) + 1e-3) for image in row]
+        spectra = [spectrum / 8 - 0.1 for spectrum in spectra]  # 10^-3 .. 10^5 on the range of an image.
+        return images.to_uint8(np.block([row, spectra]))
+
+
+def save_examples(ctx, model, data, settings, seed):
+    """Writes `psnr.txt` and `final<index>.png` for the first validation slices."""
+    results = list(model.evaluate(data, settings, seed, EXAMPLES))
+    with dnnlib.open_atomic(ctx.path("psnr.txt")) as f:
+        for index, result in enumerate(results):
+            f.write("{:3d}: {:.5f} {:.5f} {:.5f}\n".format(index, *result.decibels()))
+    for index, result in enumerate(results[:PICTURES]):
+        images.save_uint8(ctx.path(f"final{index:05d}.png"), result.picture())
+
+
+def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, post_op, seed):
+    """Measures a network on a validation set; writes psnr.txt and pictures. Returns the mean clamped PSNR in dB."""
+    data = dataset_mri.load(os.path.join(data_dir, valid_set))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(**corruption))
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        tflib.pick_devices(submit_config.num_gpus)
+        model = Model(post_op)
+        session.run(tf.global_variables_initializer())
+        model.load(network_snapshot)
+        with dnnlib.RunContext(submit_config, max_iter=len(data)) as ctx:
+            decibels = []
+            for result in model.evaluate(data, settings, seed):
+                decibels.append(result.decibels())
+                ctx.step(len(decibels))
+            save_examples(ctx, model, data, settings, seed)
+        corrupted, output, clamped = np.mean(decibels, axis=0)
+        print(f"Average PSNR of {len(data)} slices: corrupted={corrupted:.5f}, output={output:.5f}")
+        print(f"test_db_clamped={clamped:.5f}")
+        return clamped
+
+
+def _local_name(variable):
+    """`autoencoder_mri/enc_conv0/W/Adam` -> `enc_conv0/W/Adam`: the names of the published files."""
+    return variable.op.name.split("autoencoder_mri/", 1)[-1]
