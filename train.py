@@ -76,6 +76,7 @@ def train(
                 if (i + 1) % eval_interval == 0 or i + 1 == iteration_count:
                     reporter.evaluate(i + 1, values)
                 if ctx.should_stop():
+                    tflib.save_snapshot(network, ctx.path("network_latest.pickle"))
                     raise dnnlib.UserError(f"stopped by abort.txt after {i + 1} of {iteration_count} iterations")
             tflib.save_snapshot(network, ctx.path("network_final.pickle"))
             print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")

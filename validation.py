@@ -105,6 +105,7 @@ def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings
 def infer_image(image, out, network_snapshot, num_gpus):
     """Denoises one image file as it is, without adding noise, and writes the result as the same kind of image."""
     images.check_writable(out)
+    dnnlib.util.make_parents(out)
     x, kind = images.read_float(image)
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(num_gpus)

@@ -8,11 +8,14 @@ before anything is called.
 import collections
 import pickle
 import re
+import struct
 from typing import ClassVar
 
 import numpy as np
 
 from .util import UserError, open_atomic
+
+_CHUNK = 1 << 20  # Bytes.
 
 
 def load(path, classes=None):
@@ -73,6 +76,17 @@ class _Unpickler(pickle._Unpickler):
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self):
+        """As inherited, but with one copy in memory of an array of gigabytes, not three."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        array = bytearray(size)
+        with memoryview(array) as view:
+            for start in range(0, size, _CHUNK):
+                view[start : start + _CHUNK] = self.read(min(_CHUNK, size - start))
+        self.append(array)
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def _refuse(self, what):
         raise UserError(f"{self._path}: refused: it contains {_printable(what)}, which a file of arrays never holds")

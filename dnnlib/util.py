@@ -42,15 +42,15 @@ def format_time(seconds):
 def atomic_path(path):
     """Yields a temporary name beside `path`, renamed to `path` when the block succeeds and removed when it fails.
 
-    Missing parent folders are made. The temporary name keeps the suffix, which decides the format of an image.
+    The temporary name keeps the suffix, which decides the format of an image.
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name a file to write")
     stem, suffix = os.path.splitext(name)
+    if folder and not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder to write {name} to")
     handle, temporary = tempfile.mkstemp(prefix=f".{stem}-", suffix=suffix, dir=folder or ".")
     os.close(handle)
     os.chmod(temporary, 0o666 & ~_umask())
@@ -72,6 +72,11 @@ def open_atomic(path, mode="w", **kwargs):
         yield f
         f.flush()
         os.fsync(f.fileno())
+
+
+def make_parents(path):
+    """Makes the folder that `path` is to be written to. A run does not: its directory, if deleted, is to stay so."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
 
 
 def _umask():

@@ -1,7 +1,6 @@
 """`python -m dnnlib.submission RUN_DIR`: repeats the run recorded there, with its settings, as a new run."""
 
 import argparse
-import importlib.util
 import os
 
 from ..util import UserError, cli_main
@@ -22,8 +21,8 @@ def main():
         function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
     except (ValueError, SyntaxError, KeyError, TypeError):
         raise UserError(f"{path}: not the settings of a run") from None
-    spec = importlib.util.find_spec(function.rpartition(".")[0] or "_")
-    if spec is None or not spec.origin or os.path.dirname(os.path.abspath(spec.origin)) != SOURCE_ROOT:
+    module = str(function).rpartition(".")[0]
+    if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
         raise UserError(f"{path}: {function} is not a function of this project")  # A stranger's file names no others.
     for name in _OF_THE_FIRST_RUN:
         config.pop(name, None)

@@ -1,0 +1,178 @@
+import collections
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from dnnlib import UserError, safe_pickle
+
+ARRAYS = {
+    "float32": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "view": np.arange(24).reshape(2, 3, 4)[:, ::2].transpose(2, 0, 1),
+    "transposed": np.arange(24, dtype=np.uint8).reshape(2, 3, 4).transpose(1, 0, 2),
+    "big endian": np.arange(3, dtype=">i4"),
+    "complex64": np.array([1 + 2j], np.complex64),
+    "bool": np.array([True, False]),
+    "str": np.array(["a", "bcd"]),
+    "bytes": np.array([b"a", b"bcd"]),
+    "empty": np.zeros((0, 3), np.float16),
+    "no axes": np.array(3.5),
+    "large": np.arange(400_000, dtype=np.float64),
+    "scalar": np.float32(2.5),
+    "bool scalar": np.bool_(True),
+}
+
+
+def write(path, *opcodes, obj=None):
+    path.write_bytes(b"".join(opcodes) if opcodes else pickle.dumps(obj))
+    return str(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_in_containers_round_trip(tmp_path, protocol):
+    other = [1, 2.5, 3j, None, True, "ä", b"\xff", b"", {1}, frozenset({2}), (1 << 80,), collections.OrderedDict(a=[])]
+    path = str(tmp_path / "x.pkl")
+    safe_pickle.dump(path, (ARRAYS, other, [ARRAYS["float32"]] * 2), protocol)
+    arrays, others, twice = safe_pickle.load(path)
+    assert others == other and twice[0] is twice[1]
+    assert list(arrays) == list(ARRAYS)
+    for name, array in arrays.items():
+        assert type(array) is type(ARRAYS[name])
+        assert array.dtype.newbyteorder("=") == ARRAYS[name].dtype.newbyteorder("=")  # NumPy itself turns it.
+        np.testing.assert_array_equal(array, ARRAYS[name])
+
+
+def test_python_2_pickle(tmp_path):
+    """Byte strings for names and for an array's bytes, and the module names of NumPy 1."""
+    raw = np.array([1.5, -2], np.float32).tobytes()
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+    array += b"(K\x01(K\x02tcnumpy\ndtype\n(U\x02f4K\x00K\x01tR"
+    array += b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08" + raw + b"tb"
+    path = write(tmp_path / "x.pkl", b"\x80\x02}U\x08conv0/W\xe9", array, b"s.")
+    (name, value), *_ = safe_pickle.load(path).items()
+    assert name == "conv0/Wé"
+    np.testing.assert_array_equal(value, np.array([1.5, -2], np.float32))
+
+
+class Calls:
+    """Pickles as a call of `function` with `args`."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+DTYPE = b"cnumpy\ndtype\n(U\x02%s\x89\x88tR"
+HOSTILE = {
+    "system": (pickle.dumps(Calls(os.system, "echo > mark")), "posix.system|nt.system"),
+    "eval": (pickle.dumps(Calls(eval, "open('mark', 'w')"), 0), "builtins.eval|__builtin__.eval"),
+    "old instance": (b"(S'echo > mark'\nios\nsystem\n.", "os.system"),
+    "beneath an array": (pickle.dumps({"w": np.array([Calls(os.mkdir, "mark")])}), "mkdir|dtype|type"),
+    "dotted": (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "numpy.ndarray.tofile"),
+    "line breaks": (b"\x80\x04\x8c\x02o\n\x8c\x07\x1b[31m\n\n\x93.", r"o\\n"),
+    "extension": (b"\x80\x02\x82\x01.", "not a pickle"),
+    "persistent": (b"\x80\x02K\x01Q.", "not a pickle"),
+    "other encoding": (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.", "not a pickle"),
+    "objects": (DTYPE % b"O8" + b".", "not a pickle"),
+    "structure": (DTYPE % b"V8" + b".", "not a pickle"),
+    "offsets": (
+        DTYPE % b"f4"
+        + b"(K\x03U\x01<NU\x01a}U\x01a(cnumpy\ndtype\n(U\x02f4\x89\x88tRJ\xff\xff\xff\x7ftsK\x04K\x04K\x00tb.",
+        "plain",
+    ),
+    "flags": (DTYPE % b"i8" + b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ftb.", "plain"),
+    "item size": (DTYPE % b"S4" + b"(K\x03U\x01|NNNJ\xff\xff\x00\x00K\x01K\x00tb.", "plain"),
+    "array of another array": (
+        b"cnumpy.core.numeric\n_frombuffer\n(cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        + DTYPE % b"u1"
+        + b"(K\x00tU\x01CtR.",
+        "not a pickle",
+    ),
+    "attributes of functions": (b"cnumpy\ndtype\n(N}U\x0c__defaults__)stb.", "a state for"),
+    "attributes of classes": (b"ccollections\nOrderedDict\n(N}U\x04keysNstb.", "a state for"),
+    "bare class": (b"cnumpy\nndarray\n(K\x04tR.", "not a pickle"),
+    "huge writable": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"),
+    "huge": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_pickle_is_refused_and_nothing_run(tmp_path, monkeypatch, case):
+    content, words = HOSTILE[case]
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    before = safe_pickle._dtype.__defaults__
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        safe_pickle.load(str(path))
+    assert os.listdir(tmp_path) == ["x.pkl"]
+    assert safe_pickle._dtype.__defaults__ == before and hasattr(collections.OrderedDict(), "keys")
+    line = str(caught.value)
+    assert line.startswith(str(path)) and line.isprintable() and len(line) < len(str(path)) + 250
+
+
+def test_refusal_does_not_come_after_a_call(tmp_path):
+    """A harmless array first, the hostile part at the end: still nothing is run, whatever the order."""
+    path = write(tmp_path / "x.pkl", obj=[np.zeros(3), Calls(os.mkdir, str(tmp_path / "made"))])
+    with pytest.raises(UserError, match=r"refused: it contains .*mkdir, which a file of arrays never holds"):
+        safe_pickle.load(path)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_damaged_files_are_named(tmp_path, protocol):
+    whole = pickle.dumps({"weight": np.arange(100.0)}, protocol)
+    for content in [b"", b"PNG, rather", b"\x80", *(whole[:n] for n in range(1, len(whole), 17))]:
+        path = write(tmp_path / "x.pkl", content)
+        with pytest.raises(UserError, match=r"x\.pkl: (not a pickle, truncated or damaged|refused)"):
+            safe_pickle.load(path)
+
+
+def test_flipped_bits_never_end_in_a_traceback(tmp_path):
+    whole = pickle.dumps((np.arange(20.0), np.float32(1), {"a": [1, "b"]}), 2)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "x.pkl"
+    for _ in range(1000):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        try:
+            safe_pickle.load(path)
+        except UserError as error:
+            assert str(error).startswith(str(path))
+
+
+class Admitted:
+    def __init__(self):
+        self.weights = np.ones(2)
+
+    def __setstate__(self, state):
+        self.restored = state["weights"]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_classes_of_the_caller(tmp_path, protocol):
+    path = str(tmp_path / "x.pkl")
+    safe_pickle.dump(path, Admitted(), protocol)
+    with pytest.raises(UserError, match="Admitted"):
+        safe_pickle.load(path)
+    loaded = safe_pickle.load(path, {(__name__, "Admitted"): Admitted})
+    np.testing.assert_array_equal(loaded.restored, [1, 1])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        safe_pickle.load(str(tmp_path / "x.pkl"))
+
+
+def test_unpicklable_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.pkl"
+    safe_pickle.dump(str(path), [1])
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        safe_pickle.dump(str(path), [np.zeros(10**6), lambda: None])
+    assert safe_pickle.load(str(path)) == [1] and os.listdir(tmp_path) == ["x.pkl"]

@@ -1,0 +1,119 @@
+"""Run directories, settings, logs and failures."""
+
+import multiprocessing
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+
+import dnnlib
+from dnnlib import submission
+from dnnlib.submission import submit
+
+
+def succeed(submit_config, value):
+    print(f"value {value}")
+    with dnnlib.RunContext(submit_config, max_iter=2) as ctx:
+        ctx.update(1, loss=0.5)
+    return value
+
+
+def fail(submit_config, error):
+    with dnnlib.RunContext(submit_config):
+        print("before", file=sys.stderr)
+        raise {"user": dnnlib.UserError("a.png: broken"), "disk": OSError(28, "No space left on device", "b.png")}.get(
+            error, ZeroDivisionError("a bug")
+        )
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "runs_of_the_test", sys.modules[__name__])
+    monkeypatch.chdir(tmp_path)
+
+
+def read(*path):
+    with open(os.path.join(*path), encoding="utf-8") as f:
+        return f.read()
+
+
+def test_a_run_leaves_what_is_needed_to_follow_and_repeat_it(capsys):
+    config = dnnlib.SubmitConfig(run_desc="first")
+    settings = {"value": (1, {"a": 2.5, "b": None})}
+    assert dnnlib.submit_run(config, "runs_of_the_test.succeed", **settings) == settings["value"]
+    out = capsys.readouterr().out
+    assert re.fullmatch(
+        r"dnnlib: Running runs_of_the_test\.succeed\(\) on localhost\.\.\.\nvalue .*\n"
+        r"dnnlib: Finished runs_of_the_test\.succeed\(\) in 0s\.\n",
+        out,
+    )
+    run_dir = "results/00000-first"
+    assert read(run_dir, "log.txt") == out
+    assert "status: finished" in read(run_dir, "run.txt") and "loss: 0.5" in read(run_dir, "run.txt")
+    assert read(run_dir, "config.txt") == "value = (1, {'a': 2.5, 'b': None})\n"
+    loaded = submission.load_submit_config(f"{run_dir}/submit_config.txt")
+    with open(f"{run_dir}/submit_config.pkl", "rb") as f:
+        assert pickle.load(f) == dict(loaded)
+    assert loaded.run_func_kwargs == settings and loaded.run_func_name == "runs_of_the_test.succeed"
+    assert {"config.py", "dnnlib", "requirements.txt"} <= set(os.listdir(f"{run_dir}/src"))
+    assert not os.path.exists(f"{run_dir}/src/tests")
+
+
+@pytest.mark.parametrize(
+    "error,line", [("user", "error: a.png: broken"), ("disk", "error: b.png: No space left on device"), ("bug", None)]
+)
+def test_a_failed_run_says_so_everywhere(capsys, error, line):
+    with pytest.raises(SystemExit) as end:
+        dnnlib.submit_run(dnnlib.SubmitConfig(run_desc="x"), "runs_of_the_test.fail", error=error)
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    if line:
+        assert err.splitlines()[1] == line and "Traceback" not in err
+    else:
+        assert "Traceback" in err and "ZeroDivisionError: a bug" in err
+    assert "Finished" not in out
+    run_dir = "results/00000-x"
+    assert not os.path.exists(f"{run_dir}/_finished.txt")
+    assert "Traceback" in read(run_dir, "_failed.txt")  # For whoever is asked about it.
+    assert "status: failed" in read(run_dir, "run.txt")
+    assert read(run_dir, "log.txt").count(line or "ZeroDivisionError: a bug") == 1
+
+
+def test_numbers_go_on_from_the_largest(tmp_path):
+    for name in ("00007-old", "notes", "00003", "00009.txt"):
+        os.makedirs(tmp_path / "results" / name)
+    assert submit._make_run_dir("results", "n2n") == "results/00008-n2n"
+    assert submit._make_run_dir("results", "") == "results/00009"
+
+
+def _make_many(root, index, ready):
+    ready.wait()
+    return [submit._make_run_dir(root, f"run{index}") for _ in range(20)]
+
+
+def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager, context.Pool(4) as pool:
+        ready = manager.Barrier(4)
+        made = pool.starmap(_make_many, [(str(tmp_path / "results"), index, ready) for index in range(4)])
+    numbers = sorted(int(os.path.basename(d)[:5]) for directories in made for d in directories)
+    assert numbers == list(range(80))
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("{'run_func_name': 'os.system', 'run_func_kwargs': {}}", "os.system is not a function of this project"),
+        ("__import__('os').mkdir('trap')", "not the settings of a run"),
+        ("[1", "not the settings of a run"),
+    ],
+)
+def test_a_strangers_settings_run_nothing_else(tmp_path, text, message):
+    (tmp_path / "submit_config.txt").write_text(text)
+    words = [sys.executable, "-m", "dnnlib.submission", str(tmp_path / "submit_config.txt")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=submit.SOURCE_ROOT)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == ["submit_config.txt"]

@@ -1,0 +1,99 @@
+"""Training data as a pure function of records, settings, seed and iteration."""
+
+import numpy as np
+import pytest
+
+import corruption
+import dnnlib
+import images
+import tfrecords
+from dataset import TrainingData, minibatches
+from dnnlib import tflib
+from dnnlib.tflib import tf
+
+NOISE = corruption.Gaussian(train_sigma=(0.0, 50.0), validation_sigma=25.0)
+
+
+def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=NOISE):
+    """The minibatches of iterations start..stop-1: a list of (noisy, target, clean)."""
+    data = TrainingData(path, crop_size, seed)
+    with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
+        batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
+        iterator = tf.data.make_initializable_iterator(batches)
+        session.run(iterator.initializer)
+        following = iterator.get_next()
+        return [session.run(following) for _ in range(start, stop)]
+
+
+def test_any_minibatch_can_be_made_without_those_before_it(training_file):
+    run, resumed = draw(training_file, 0, 6), draw(training_file, 4, 6)
+    for a, b in zip(run[4:], resumed):
+        for x, y in zip(a, b):
+            np.testing.assert_array_equal(x, y)
+    other = draw(training_file, 0, 1, seed=6)[0]
+    assert not np.array_equal(run[0][0], other[0])
+
+
+def test_input_and_target_are_independent_draws_of_noise_and_strength(training_file):
+    noisy, target, clean = (np.concatenate(x) for x in zip(*draw(training_file, 0, 40)))
+    a, b = (noisy - clean), (target - clean)
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.01
+    strengths = a.std(axis=(1, 2, 3)), b.std(axis=(1, 2, 3))
+    assert abs(np.corrcoef(*strengths)[0, 1]) < 0.4  # 120 pairs.
+    assert strengths[0].min() < 10 / 255 and strengths[0].max() > 40 / 255
+    assert noisy.min() < -0.5  # Not clipped.
+
+
+def test_noise2clean_has_clean_targets(training_file):
+    noisy, target, clean = draw(training_file, 0, 1, noise2noise=False)[0]
+    np.testing.assert_array_equal(target, clean)
+    assert noisy.shape == (3, 3, 32, 32) and not np.array_equal(noisy, clean)
+
+
+def test_every_record_once_per_epoch_in_an_order_of_its_own(tmp_path):
+    path = str(tmp_path / "marked.tfrecords")  # Record k is all of value k.
+    tfrecords.write_images(path, (np.full([3, 40, 40], k, np.uint8) for k in range(10)))
+    data = TrainingData(path, 32, seed=1)
+    orders = [[data.element(n)[0][0, 0, 0] for n in range(10 * e, 10 * e + 10)] for e in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_crops_cover_the_image_and_are_parts_of_it(tmp_path):
+    path = str(tmp_path / "ramp.tfrecords")
+    y, x = np.mgrid[:40, :50]
+    tfrecords.write_images(path, [np.stack([y, x, y * 0]).astype(np.uint8)])
+    data = TrainingData(path, 32, seed=1)
+    corners = set()
+    for n in range(400):
+        crop, _ = data.element(n)
+        top, left = crop[:2, 0, 0]
+        np.testing.assert_array_equal(crop[:2], np.stack([y, x])[:, top : top + 32, left : left + 32])
+        corners.add((int(top), int(left)))
+    assert {c[0] for c in corners} == set(range(9)) and {c[1] for c in corners} == set(range(19))
+
+
+@pytest.mark.parametrize("height,width", [(20, 200), (200, 20), (10, 10), (1, 5)])
+def test_small_images_are_enlarged_without_distortion_or_overshoot(tmp_path, height, width):
+    path = str(tmp_path / "small.tfrecords")
+    board = (np.indices([height, width]).sum(axis=0) // 5 % 2 * 255).astype(
+        np.uint8
+    )  # Edges that make bicubic overshoot.
+    tfrecords.write_images(path, [np.stack([board] * 3)])
+    noise = corruption.Poisson(train_lambda=(5.0, 5.0), validation_lambda=30.0)
+    (noisy, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
+    assert clean.shape == (3, 3, 64, 64)
+    assert clean.min() >= -0.5 and clean.max() <= 0.5 and np.isfinite(noisy).all()
+    if min(height, width) == 20:  # A checkerboard of squares stays one: as many edges along x as along y.
+        edges = [np.abs(np.diff(clean, axis=axis)).sum() for axis in (2, 3)]
+        assert edges[0] == pytest.approx(edges[1], rel=0.2)
+
+
+def test_a_damaged_record_ends_training_with_its_number(tmp_path, photos):
+    path = str(tmp_path / "damaged.tfrecords")
+    tfrecords.write_images(path, (images.read_rgb(p) for p in images.list_images(photos)))
+    with open(path, "r+b") as f:
+        f.seek(5000)
+        f.write(b"\xff\x00\xff")
+    with pytest.raises(dnnlib.UserError, match=r"damaged\.tfrecords: record 0 .*checksum"):
+        draw(path, 0, 4)

@@ -1,0 +1,128 @@
+"""Training of the RGB network: schedule, and whole runs as a user starts them."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dnnlib import tflib
+from train import learning_rate_at
+
+SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop-size", 32]
+
+
+def test_golden_learning_rates():
+    for iteration, count, part, base, rate in np.load("tests/golden/schedules.npz")["image_lr"]:
+        assert learning_rate_at(iteration, count, part, base) == pytest.approx(rate, rel=1e-12, abs=1e-18)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, photos, training_file):
+    """A short finished run: (its directory, what it printed)."""
+    folder = tmp_path_factory.mktemp("run")
+    words = [sys.executable, os.path.abspath("config.py"), "--desc", "test", "--run-dir-root", str(folder / "results")]
+    words += ["train", "--train-tfrecords", training_file, "--validation-dir", str(photos), *map(str, SHORT)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # No chatter of TensorFlow's.
+    return str(folder / "results" / "00000-autoencoder-test-n2n"), done.stdout
+
+
+def test_what_a_run_prints(run):
+    _, out = run
+    lines = out.splitlines()
+    assert lines[0] == "dnnlib: Running train.train() on localhost..."
+    assert re.fullmatch(r"dnnlib: Finished train\.train\(\) in \d+s\.", lines[-1])
+    assert re.fullmatch(r"Elapsed time: \d+s", lines[-2])
+    iterations = r"iter (\d+) {9} time \d+s +sec/eval [\d.]+ +sec/iter [\d.]+ +maintenance [\d.]+ *"
+    evaluations = [re.fullmatch(iterations, line) for line in lines if line.startswith("iter ")]
+    assert [e[1] for e in evaluations] == ["0", "2", "4"]
+    assert len(re.findall(r"^Average PSNR: \d+\.\d\d$", out, re.M)) == 3
+
+
+def test_what_a_run_leaves(run):
+    run_dir, out = run
+    names = set(os.listdir(run_dir))
+    assert {
+        "log.txt",
+        "config.txt",
+        "run.txt",
+        "submit_config.txt",
+        "submit_config.pkl",
+        "src",
+        "_finished.txt",
+    } <= names
+    assert {"network_final.pickle", "img_4_y_pred.png", "img_4_y.png", "img_4_x_aug.png"} <= names
+    assert {"img_0_val_0_orig.png", "img_0_val_0_noisy.png", "img_0_val_0_pred.png", "img_4_val_2_pred.png"} <= names
+    assert not {"_failed.txt", "img_4_val_0_orig.png"} & names
+    assert open(os.path.join(run_dir, "log.txt")).read() == out
+    assert {"config.py", "train.py", "dnnlib"} <= set(os.listdir(os.path.join(run_dir, "src")))
+    settings = ast.literal_eval(open(os.path.join(run_dir, "submit_config.txt")).read())
+    assert settings["run_func_kwargs"]["noise_settings"] == {"train_sigma": (0.0, 50.0), "validation_sigma": 25.0}
+
+
+def test_what_tensorboard_gets(run):
+    events = EventAccumulator(run[0], size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    always = {"PSNR_avg_psnr"} | {f"Timing/{n}" for n in ("iter", "total_sec", "sec_per_eval", "sec_per_iter")}
+    always |= {"Timing/maintenance_sec"}
+    trained = {"Loss", "Train/learning_rate", "Train/overflow_frequency"}
+    for tag in always | trained:
+        points = events.Scalars(tag)
+        assert [p.step for p in points] == ([0, 2, 4] if tag in always else [2, 4]), tag
+        assert all(np.isfinite(p.value) for p in points), tag
+    margins = {f"xCustomScalars/{tag}/margin_{side}" for tag in always | trained for side in ("lo", "hi")}
+    assert set(tags["scalars"]) == always | trained | margins
+    assert tags["graph"] and "custom_scalars__config__" in tags["tensors"]
+    assert "Validation/0_noisy_denoised_clean" in tags["images"]
+
+
+def values(run_dir):
+    return tflib.load_snapshot(os.path.join(run_dir, "network_final.pickle")).variables
+
+
+def test_repeating_a_run_gives_the_same_weights_bit_for_bit(run):
+    done = subprocess.run(
+        [sys.executable, "-m", "dnnlib.submission", run[0]], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    again = run[0].replace("00000", "00001")
+    for name, value in values(run[0]).items():
+        np.testing.assert_array_equal(value, values(again)[name], err_msg=name)
+
+
+def long_run(tmp_path, photos, training_file, disturb):
+    """Starts a long run, calls `disturb(run directory)` once it trains, and waits for its end: (process, stderr)."""
+    words = [sys.executable, os.path.abspath("config.py"), "train", "--train-tfrecords", training_file]
+    words += ["--validation-dir", str(photos), "--crop-size", "32", "--eval-interval", "30", "--minibatch-size", "1"]
+    with open(tmp_path / "stdout", "w") as stdout:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        while "iter 0 " not in (tmp_path / "stdout").read_text() and process.poll() is None:
+            time.sleep(0.05)
+        run_dir = str(tmp_path / "results" / "00000-autoencoder-n2n")
+        disturb(run_dir)
+        return process, process.communicate(timeout=120)[1], run_dir
+
+
+def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, training_file):
+    process, stderr, run_dir = long_run(tmp_path, photos, training_file, lambda d: open(f"{d}/abort.txt", "w").close())
+    assert process.returncode == 1
+    assert re.match(r"error: stopped by abort\.txt after \d+ of 300000 iterations", stderr)
+    assert {"network_latest.pickle", "_failed.txt"} <= set(os.listdir(run_dir))
+    assert not {"network_final.pickle", "_finished.txt"} & set(os.listdir(run_dir))
+    assert "status: failed" in open(f"{run_dir}/run.txt").read()
+
+
+def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, training_file):
+    process, stderr, run_dir = long_run(tmp_path, photos, training_file, shutil.rmtree)
+    assert process.returncode == 1
+    assert re.match(r"error: results/00000-autoencoder-n2n\S*: no such f", stderr), stderr
+    assert "Traceback" not in stderr and not os.path.exists(run_dir)

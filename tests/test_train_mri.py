@@ -1,0 +1,139 @@
+"""Training of the MRI network: schedule, and whole runs as a user starts them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import smooth_image
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import config_mri
+import dnnlib
+import kspace
+import network
+from dnnlib import safe_pickle, tflib
+from dnnlib.tflib import tf
+from train_mri import ramps, schedule
+from validation_mri import Model
+
+
+def test_golden_schedule():
+    for epoch, rampup, rampdown, lr, beta1 in np.load("tests/golden/schedules.npz")[
+        "mri_epoch_rampup_rampdown_lr_beta1"
+    ]:
+        assert ramps(epoch, 300, 10, 30) == pytest.approx((rampup, rampdown), rel=1e-12)
+        assert schedule(epoch, 300, **config_mri.TRAIN.schedule_settings) == pytest.approx((lr, beta1), rel=1e-6)
+
+
+def test_short_runs_get_short_ramps():
+    for num_epochs in (1, 2, 9, 10, 50):
+        rates = [schedule(e, num_epochs, **config_mri.TRAIN.schedule_settings)[0] for e in range(num_epochs)]
+        assert max(rates) == 0.001
+    assert rates[0] < 1e-5 and rates[-1] < 1e-5
+
+
+def write_set(path, count, seed):
+    """A data set of smooth slices, as dataset_tool_mri.py writes it."""
+    slices = np.stack([smooth_image(256, 256, seed + k)[0] for k in range(count)])
+    spectra = kspace.spectrum_of(slices[:, :255, :255] / np.float32(255) - np.float32(0.5))
+    safe_pickle.dump(path, (slices, spectra))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two epochs: (folder, its run directory, what it printed)."""
+    folder = tmp_path_factory.mktemp("mri")
+    write_set(str(folder / "ixi_train.pkl"), 3, seed=0)
+    write_set(str(folder / "ixi_valid.pkl"), 2, seed=10)
+    words = [sys.executable, os.path.abspath("config_mri.py"), "--num-epochs", "2", "--minibatch-size", "2"]
+    words += ["--data-dir", str(folder)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    run_dir = folder / "results" / "00000-mri-ixi_s-n2n_-ep2-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L"
+    return folder, str(run_dir), done.stdout
+
+
+def test_what_a_run_prints(run):
+    folder, _, out = run
+    lines = out.splitlines()
+    expected = [
+        "dnnlib: Running train_mri.train() on localhost...",
+        "Loading training set.",
+        f"Loading dataset from {folder}/ixi_train.pkl",
+        f"Loading dataset from {folder}/ixi_valid.pkl",
+        "Bernoulli probability at edge = 0.02500",
+        "Average Bernoulli probability = 0.10477",
+    ]
+    assert lines[:6] == expected
+    epoch = r"Epoch (\d)/2: time=\d+\.\d{3}, train_loss=0\.\d{7}, test_db_clamped=\d+\.\d{5}, lr=0\.001000"
+    assert [re.fullmatch(epoch, line)[1] for line in lines if line.startswith("Epoch")] == ["0", "1"]
+    i = lines.index("Saving final network weights.")
+    assert lines[i + 1] == "Resetting random seed and saving a bunch of example images."
+
+
+def test_what_a_run_leaves(run):
+    _, run_dir, _ = run
+    names = set(os.listdir(run_dir))
+    assert {"example_train.png", "img00000.png", "img00001.png", "final00000.png", "final00001.png"} <= names
+    assert {"network-snapshot-00000.pkl", "network-final.pkl", "psnr.txt", "_finished.txt"} <= names
+    assert Image.open(os.path.join(run_dir, "img00001.png")).size == (1020, 510)
+    lines = open(os.path.join(run_dir, "psnr.txt")).read().splitlines()
+    assert len(lines) == 2 and re.fullmatch(r"  1: \d+\.\d{5} \d+\.\d{5} \d+\.\d{5}", lines[1])
+    final = safe_pickle.load(os.path.join(run_dir, "network-final.pkl"))
+    layer = {f"dec_conv1/{v}{slot}" for v in "Wb" for slot in ("", "/Adam", "/Adam_1")}
+    assert layer | {"beta1_power", "beta2_power"} <= set(final) and len(final) == 36 * 3 + 2
+
+
+def test_what_tensorboard_gets(run):
+    events = EventAccumulator(run[1])
+    events.Reload()
+    for tag in ("Loss", "Learning_rate", "test_db_clamped", "xCustomScalars/Learning_rate/margin_lo"):
+        assert [p.step for p in events.Scalars(tag)] == [0, 1]
+    assert events.Tags()["graph"] and events.Tags()["images"]
+
+
+def test_validate_and_going_on_from_a_network(run, command):
+    folder, run_dir, out = run
+    final = os.path.join(run_dir, "network-final.pkl")
+    done = command("config_mri.py", "validate", "--network-snapshot", final, "--data-dir", folder)
+    assert done.returncode == 0, done.stderr
+    last = re.findall(r"test_db_clamped=([\d.]+)", out)[-1]
+    assert re.search(r"^test_db_clamped=([\d.]+)$", done.stdout, re.M)[1] == last  # The same noise in every evaluation.
+
+
+def test_load_takes_published_names_and_refuses_other_networks(run, tmp_path):
+    values = safe_pickle.load(os.path.join(run[1], "network-final.pkl"))
+    path = str(tmp_path / "network.pkl")
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        model = Model("fspec")
+        session.run(tf.global_variables_initializer())
+        safe_pickle.dump(path, {f"{name}:0": value for name, value in values.items()})
+        model.load(path)
+        np.testing.assert_array_equal(model.network.get_values()["dec_conv3b/W"], values["dec_conv3b/W"])
+        for mistake, message in [
+            ([1, 2], "not an MRI network"),
+            ({n: v for n, v in values.items() if n != "enc_conv0/W"}, "lacks enc_conv0/W"),
+            (values | {"enc_conv0/b": np.zeros(3, np.float32)}, r"enc_conv0/b is \[3\] there, \[48\] here"),
+        ]:
+            safe_pickle.dump(path, mistake)
+            with pytest.raises(dnnlib.UserError, match=message):
+                model.load(path)
+
+
+def test_two_devices_give_the_gradients_of_one():
+    losses = []
+    for devices in (["/cpu:0"], ["/cpu:0", "/cpu:1"]):
+        with tf.Graph().as_default(), tflib.create_session(num_cpu_devices=2) as session:
+            tf.set_random_seed(1)
+            net = network.create_autoencoder_mri()
+            x = tf.constant(np.random.default_rng(0).uniform(-0.5, 0.5, [2, 255, 255]).astype(np.float32))
+            optimizer = tflib.Optimizer(1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
+            step = optimizer.minimize(lambda x: tf.reduce_mean(tf.square(net.get_output_for(x))), [x], devices)  # noqa: B023
+            session.run(tf.global_variables_initializer())
+            losses.append([session.run(step)[0] for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
