@@ -25,6 +25,7 @@ def write_images(path, images):
     from dnnlib.tflib import tf
 
     count = 0
+    dnnlib.util.make_parents(path)
     with dnnlib.util.atomic_path(path) as temporary:
         try:
             with tf.io.TFRecordWriter(temporary) as writer:
@@ -153,7 +154,7 @@ class ImageRecords:
     def _fields(self, start, stop):
         """Yields (number, first byte, end) of the length-delimited protobuf fields in a part of the file."""
         while start < stop:
-            head = os.pread(self._file, min(20, stop - start), start)
+            head = self._pread(start, min(20, stop - start))
             tag, position = _varint(head, 0)
             if tag & 7 != 2:
                 raise ValueError

@@ -1,0 +1,172 @@
+"""Makes the training data: a TFRecords file from a folder of images, or from synthetic dead-leaves images.
+
+    python dataset_tool_tf.py --input-dir datasets/imagenet --out datasets/imagenet.tfrecords
+    python dataset_tool_tf.py --dead-leaves 20000 --seed 1 --out datasets/dead_leaves.tfrecords
+
+Prints a line "<number of the record> <file>" for each image, then statistics of the set. Images keep their size; every
+kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import os
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+import dead_leaves
+import dnnlib
+import images
+import tfrecords
+from dnnlib.command_line import positive_int, seed
+
+_SHUFFLE_SEED = 0x1234F00D
+_MAX_PIXELS = 32 << 20  # In flight, some 16 bytes each while an image is decoded; a larger image travels alone.
+_MAX_FILES = 256  # In flight, for folders of tiny images.
+_LARGE = 256  # Pixels: training takes crops of 256x256 and resizes images with a shorter side.
+_SIZES = (16, 4096)  # Of dead leaves; rendering takes some 200 bytes of memory a pixel.
+
+
+class Statistics:
+    """Counts of what went into a file."""
+
+    def __init__(self):
+        self.formats = collections.Counter()
+        self.large = self.small = self.broken = 0
+
+    def count(self, mode, width, height):
+        """Counts an image of `width` x `height` pixels, by its Pillow mode as stored: RGB, L, CMYK, ..."""
+        self.formats[mode] += 1
+        if min(width, height) >= _LARGE:
+            self.large += 1
+        else:
+            self.small += 1
+
+    def __str__(self):
+        lines = ["Dataset statistics:", "  Formats:"]
+        lines += [f"    {mode}: {count} images" for mode, count in self.formats.most_common()]
+        lines += ["  width,height buckets:"]
+        lines += [f"    >= {_LARGE}x{_LARGE}: {self.large} images", f"    < {_LARGE}x{_LARGE}: {self.small} images"]
+        if self.broken:
+            lines += [f"  Not decodable: {self.broken} files"]
+        return "\n".join(lines)
+
+
+def main():
+    """The command line. Usage errors end with status 2, other errors of the user's with 1."""
+    args = _parse_arguments()
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # File names are bytes; print them as they are.
+    images.check_output(args.out)
+    statistics = Statistics()
+    if args.dead_leaves:
+        pixels = _render(args.dead_leaves, args.seed or 0, args.size or dead_leaves.SIZE, statistics)
+    else:
+        pixels = _convert(args.input_dir, _list_shuffled(args.input_dir), statistics)
+    tfrecords.write_images(args.out, pixels)
+    print(statistics)
+
+
+def _parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input-dir", metavar="DIR", help="folder of images")
+    source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of images to render instead")
+    parser.add_argument("--seed", type=seed, help="of --dead-leaves; default 0. The same seed renders the same images")
+    parser.add_argument("--size", type=positive_int, help=f"side of --dead-leaves; default {dead_leaves.SIZE} pixels")
+    parser.add_argument("--out", metavar="FILE", required=True, help="TFRecords file to write")
+    args = parser.parse_args()
+    if not args.out:
+        parser.error("argument --out: is empty; name a file to write")
+    if args.input_dir is not None and (args.seed is not None or args.size is not None):
+        parser.error("--seed and --size go with --dead-leaves, not with --input-dir")
+    if args.size is not None and not _SIZES[0] <= args.size <= _SIZES[1]:
+        parser.error(f"argument --size: {args.size} is not within {_SIZES[0]}..{_SIZES[1]}")
+    return args
+
+
+def _list_shuffled(folder):
+    """Paths of the images in `folder` in the order of their records; tells what it passes over. UserError if none."""
+    paths = images.list_images(folder)
+    others = sorted(set(os.listdir(folder)) - {os.path.basename(path) for path in paths})
+    folders = sum(os.path.isdir(os.path.join(folder, name)) for name in others)
+    if not paths:
+        hint = "; name the one of its folders that has them" if folders else ""
+        raise dnnlib.UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)}){hint}")
+    if others:
+        what = f"{len(others)} other files or folders, e.g. {others[0]}"
+        print(f"{folder}: passed over {what}; images end in {', '.join(images.SUFFIXES)}", file=sys.stderr)
+    np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
+    return paths
+
+
+def _render(count, seed, size, statistics):
+    """Yields dead-leaves images, uint8 [3, size, size]."""
+    with dnnlib.util.progress(total=count, unit="image") as bar:
+        for index, pixels in enumerate(dead_leaves.dead_leaves_images(count, seed, size)):
+            tqdm.write(f"{index} dead leaves of seed {seed}")
+            statistics.count("RGB", size, size)
+            yield pixels
+            bar.update()
+
+
+def _convert(folder, paths, statistics):
+    """Yields the decoded images, uint8 [3, H, W], in the order of `paths`. UserError if none could be decoded."""
+    written = 0
+    with dnnlib.util.progress(total=len(paths), unit="image") as bar:
+        for path, mode, pixels in _decode_ahead(paths):
+            bar.update()
+            if isinstance(pixels, Exception):
+                tqdm.write(f"skipped: {dnnlib.util.describe_error(pixels)}", file=sys.stderr)
+                statistics.broken += 1
+                continue
+            tqdm.write(f"{written} {path}")
+            statistics.count(mode, pixels.shape[2], pixels.shape[1])
+            yield pixels
+            written += 1
+    if not written:
+        raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded")
+
+
+def _decode_ahead(paths):
+    """Yields (path, mode as stored, pixels uint8 [3, H, W] or the error) in order, decoded on all cores.
+
+    Headers are read here, one after the other, to know the pixels of what is in flight before any are decoded.
+    """
+    pending, in_flight = collections.deque(), 0
+    pool = concurrent.futures.ThreadPoolExecutor()
+    try:
+        for path in paths:
+            mode, size = _read_header(path)
+            while pending and (in_flight + size > _MAX_PIXELS or len(pending) == _MAX_FILES):
+                done_path, done_mode, done_size, future = pending.popleft()
+                yield done_path, done_mode, future.result()
+                in_flight -= done_size
+            pending.append((path, mode, size, pool.submit(_read_or_error, path)))
+            in_flight += size
+        while pending:
+            done_path, done_mode, _, future = pending.popleft()
+            yield done_path, done_mode, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_header(path):
+    """(Mode as stored, number of pixels); (None, 0) if it cannot be read, which `_read_or_error` will tell."""
+    try:
+        with images.open_image(path) as image:
+            return image.mode, image.width * image.height
+    except (dnnlib.UserError, OSError):
+        return None, 0
+
+
+def _read_or_error(path):
+    try:
+        return images.read_rgb(path)
+    except (dnnlib.UserError, OSError) as error:
+        return error
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)

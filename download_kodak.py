@@ -1,0 +1,150 @@
+"""Downloads the 24 images of the Kodak set, the project's validation images.
+
+    python download_kodak.py --output-dir datasets/kodak
+
+Each image is checked to be complete before it gets its name, so that an interrupted download can be repeated: what is
+there already is kept.
+"""
+
+import argparse
+import http.client
+import io
+import os
+import time
+import urllib.error
+import urllib.request
+
+from PIL import Image
+from tqdm import tqdm
+
+import dnnlib
+import images
+
+COUNT = 24
+HOST = "r0k.us/graphics/kodak/kodak/"
+PORTRAITS = (4, 9, 10, 17, 18, 19)  # 512x768; the others are 768x512.
+
+_TIMEOUT = 30  # Seconds without any data.
+_PAUSES = (1, 2, 4)  # Seconds before each further attempt.
+_MAX_BYTES = 16 << 20  # No image is over 1 MB; an answer that never ends is none of them.
+_LAST_BYTES = b"IEND\xaeB`\x82"  # Of every PNG: a chunk's name and checksum, which Pillow does without.
+_WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass.
+
+
+class _Unavailable(Exception):
+    """An attempt failed in a way that may pass."""
+
+
+class _NoConnection(_Unavailable):
+    """There was no connection, or no TLS on it."""
+
+
+def main():
+    """The command line. Usage errors end with status 2, other errors with 1."""
+    args = _parse_arguments()
+    bases = [args.base_url] if args.base_url else [f"https://{HOST}", f"http://{HOST}"]
+    images.check_writable(os.path.join(args.output_dir, _name(1)))
+    os.makedirs(args.output_dir, exist_ok=True)
+    with dnnlib.util.progress(total=COUNT, unit="image") as bar:
+        for number in range(1, COUNT + 1):
+            path = os.path.join(args.output_dir, _name(number))
+            kept = _is_complete(path, number)
+            if not kept:
+                with dnnlib.open_atomic(path, "wb") as f:
+                    f.write(_fetch(bases, number))
+            tqdm.write(f"{path}: {'is there already' if kept else 'downloaded'}")
+            bar.update()
+
+
+def _parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write kodim01.png ... into")
+    parser.add_argument("--base-url", metavar="URL", help=f"folder of a mirror; default https://{HOST}")
+    args = parser.parse_args()
+    if not args.output_dir:
+        parser.error("argument --output-dir: is empty; name a folder")
+    if args.base_url is not None:
+        if not args.base_url.startswith(("http://", "https://")):
+            parser.error(f"argument --base-url: '{args.base_url}' begins with neither http:// nor https://")
+        args.base_url = args.base_url.rstrip("/") + "/"
+    return args
+
+
+def _name(number):
+    return f"kodim{number:02}.png"
+
+
+def _is_complete(path, number):
+    """Whether the file at `path` is image `number` in full. Tells of one that is not, before it is replaced."""
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as f:
+        fault = find_fault(f.read(), number)
+    if fault:
+        tqdm.write(f"{path}: {fault}; downloading it again")
+    return fault is None
+
+
+def find_fault(data, number):
+    """What keeps the bytes `data` from being Kodak image `number`, 1..24: a few words, or None if nothing does."""
+    size = (512, 768) if number in PORTRAITS else (768, 512)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if (image.size, image.mode) != (size, "RGB"):
+                return f"is {image.mode} of {image.width}x{image.height}, not RGB of {size[0]}x{size[1]}"
+            image.verify()  # Checksums, up to the end of the file; it leaves nothing to decode.
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+        return None if data.endswith(_LAST_BYTES) else "is cut short"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "is not a complete PNG image"
+
+
+def _fetch(bases, number):
+    """The bytes of image `number`, checked, from the first of the folders `bases`, or the next if that is dropped."""
+    for pause in (*_PAUSES, None):
+        try:
+            return _fetch_once(bases, number)
+        except _Unavailable as error:
+            if pause is None:
+                raise dnnlib.UserError(f"{error}; check the network, or name a mirror by --base-url") from None
+            time.sleep(pause)
+
+
+def _fetch_once(bases, number):
+    """One attempt. If only the second of `bases` can be reached, the first is removed from the list, and told."""
+    try:
+        return _download(bases[0] + _name(number), number)
+    except _NoConnection as error:
+        if len(bases) == 1:
+            raise
+        try:
+            data = _download(bases[1] + _name(number), number)
+        except _NoConnection:  # Neither answers: https may well, at the next attempt.
+            raise error from None
+        tqdm.write(f"{error}; going on without encryption, at {bases[1]}")
+        del bases[0]
+        return data
+
+
+def _download(url, number):
+    request = urllib.request.Request(url, headers={"User-Agent": "noise2noise download_kodak.py"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            data = response.read(_MAX_BYTES)
+    except urllib.error.HTTPError as error:
+        what = f"{url}: the server answers {error.code} {error.reason}"
+        raise _Unavailable(what) if error.code in _WORTH_RETRYING else dnnlib.UserError(what) from None
+    except urllib.error.URLError as error:
+        raise _NoConnection(f"{url}: cannot connect ({error.reason})") from None
+    except (ValueError, http.client.InvalidURL) as error:  # E.g. a port that is no number.
+        raise dnnlib.UserError(f"{url}: {error}") from None
+    except (OSError, http.client.HTTPException) as error:  # While it was reading.
+        raise _Unavailable(f"{url}: the download broke off ({error})") from None
+    if fault := find_fault(data, number):
+        raise _Unavailable(f"{url}: what was downloaded {fault}")
+    return data
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)

@@ -1,0 +1,35 @@
+"""The parts of `make demo` that can be had without the minutes of training in between."""
+
+import os
+
+import numpy as np
+from conftest import smooth_image
+
+import demo
+
+
+def test_picture_shows_noisy_denoised_and_clean_in_each_row():
+    rows = [[smooth_image(64, 80, seed=3 * row + column) for column in range(3)] for row in range(2)]
+    picture = np.asarray(demo.compose(rows)).transpose(2, 0, 1)
+    corners = [(94 * row + 30, 84 * column + 4) for row in range(2) for column in range(3)]
+    for (top, left), pixels in zip(corners, [pixels for row in rows for pixels in row]):
+        np.testing.assert_array_equal(picture[:, top : top + 64, left : left + 80], pixels)
+    assert picture[:, :30].min() < 128  # Something is written above the first row.
+
+
+def test_photographs_are_of_one_size_and_noise_is_the_same_every_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "PHOTO_DIR", str(tmp_path))
+    photos = demo._write_photos()
+    assert sorted(photos) == sorted(os.listdir(tmp_path))
+    for name, clean in photos.items():
+        assert clean.shape == (3, demo.SIDE, demo.SIDE)
+        noisy = demo._add_noise(clean, name)
+        np.testing.assert_array_equal(noisy, demo._add_noise(clean, name))
+        assert 20 < demo.metrics.psnr(clean, noisy, peak=255) < 22  # sigma 25 is 20.17 dB, a little more if clipped.
+
+
+def test_newest_run_goes_by_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("99999-autoencoder-demo-n2n", "100000-autoencoder-demo-n2n", "100001-autoencoder-n2n", "demo"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    assert demo._newest_run() == os.path.join("results", "100000-autoencoder-demo-n2n")

@@ -1,0 +1,113 @@
+"""Images of every kind: what arrives in the arrays, what is written back, what users are told of broken files."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dnnlib
+import images
+
+GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
+RGB = np.random.default_rng(0).integers(0, 256, [12, 20, 3], dtype=np.uint8)
+DEEP = np.arange(12 * 20, dtype=np.uint16).reshape(12, 20) * 257 + 100
+
+
+def test_bytes_as_the_original_made_them():
+    golden = np.load(os.path.join(GOLDEN, "noise.npz"))
+    assert np.array_equal(images.to_uint8(golden["clip_in"]), golden["clip_out"])
+
+
+def test_bytes_survive_the_way_to_float_and_back():
+    every = np.arange(256, dtype=np.uint8)
+    x = images.to_float(every)
+    assert x.dtype == np.float32 and x[0] == -0.5 and x[255] == 0.5
+    assert np.array_equal(images.to_uint8(x), every)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F", "YCbCr"])
+def test_every_mode_becomes_rgb(mode):
+    image = Image.fromarray(DEEP) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    pixels = images.to_rgb(image)
+    assert pixels.shape == (3, 12, 20) and pixels.dtype == np.uint8
+    assert pixels.min() < 100 and pixels.max() > 150  # Neither black nor saturated.
+
+
+def test_sixteen_bits_are_scaled_not_saturated(tmp_path):
+    path = str(tmp_path / "deep.png")
+    Image.fromarray(DEEP).save(path)
+    assert np.array_equal(images.read_rgb(path), np.repeat((DEEP / 257 + 0.5).astype(np.uint8)[None], 3, axis=0))
+
+
+def test_alpha_is_laid_on_white():
+    image = Image.fromarray(np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8))
+    assert images.to_rgb(image)[:, 0].T.tolist() == [[10, 20, 30], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("orientation, turned", [(1, RGB), (3, RGB[::-1, ::-1]), (6, np.rot90(RGB, -1))])
+def test_exif_orientation_is_honoured(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / "photo.png")
+    Image.fromarray(RGB).save(path, exif=exif)
+    assert np.array_equal(images.read_rgb(path), turned.transpose(2, 0, 1))
+    assert np.array_equal(images.to_uint8(images.read_float(path)[0]), turned.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_an_image_is_written_as_the_kind_it_was(tmp_path, mode):
+    source, copy = str(tmp_path / "source.png"), str(tmp_path / "copy.png")
+    image = Image.fromarray(DEEP) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray(RGB[..., 0]))
+    image.save(source)
+    images.write_float(copy, *images.read_float(source))
+    written = Image.open(copy)
+    assert written.mode == mode
+    assert np.array_equal(np.asarray(written), np.asarray(image))
+
+
+def test_listing_takes_suffixes_in_any_case(tmp_path):
+    for name in ["b.PNG", "a.jpeg", "c.Bmp", "d.JPEG", "notes.txt", ".hidden.png"]:
+        (tmp_path / name).touch()
+    assert [os.path.basename(p) for p in images.list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.Bmp", "d.JPEG"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".tif", ".webp"])
+@pytest.mark.parametrize("damage", ["cut", "header", "empty", "text"])
+def test_a_broken_file_is_named(tmp_path, suffix, damage):
+    path = str(tmp_path / f"broken{suffix}")
+    Image.fromarray(np.tile(RGB, [8, 8, 1])).save(path)
+    with open(path, "rb") as f:
+        data = f.read()
+    broken = {"cut": data[: len(data) // 2], "header": data[:8] + bytes(40), "empty": b"", "text": b"hello " * 50}
+    with open(path, "wb") as f:
+        f.write(broken[damage])
+    with pytest.raises(dnnlib.UserError, match=f"broken{suffix}"):
+        images.read_rgb(path)
+
+
+def test_a_file_in_an_unsupported_variant_is_named(tmp_path):
+    path = str(tmp_path / "odd.bmp")
+    Image.fromarray(RGB).save(path)
+    with open(path, "r+b") as f:
+        f.seek(28)
+        f.write(b"\x07")  # Bits per pixel: Pillow raises an OSError that has no errno.
+    with pytest.raises(dnnlib.UserError, match=r"odd\.bmp"):
+        images.read_rgb(path)
+
+
+@pytest.mark.parametrize("name, message", [("a.xyz", "suffix"), ("a", "suffix"), ("d.png", "folder"), ("f/a.png", "f")])
+def test_an_impossible_output_is_found_before_the_work(tmp_path, name, message):
+    (tmp_path / "d.png").mkdir()
+    (tmp_path / "f").touch()
+    with pytest.raises(dnnlib.UserError, match=message):
+        images.check_writable(str(tmp_path / name))
+
+
+def test_a_format_that_cannot_hold_the_kind_leaves_no_file(tmp_path):
+    kind = dnnlib.EasyDict(mode="RGB", alpha=RGB[..., 0])
+    with pytest.raises(dnnlib.UserError, match=r"a\.jpg.*use \.png"):
+        images.write_float(str(tmp_path / "a.jpg"), images.to_float(RGB.transpose(2, 0, 1)), kind)
+    assert os.listdir(tmp_path) == []
