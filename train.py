@@ -1,5 +1,6 @@
 """Training of the RGB network on corrupted images, with or without clean targets."""
 
+import os
 import time
 
 import numpy as np
@@ -46,11 +47,9 @@ def train(
     validation_set = ValidationSet(validation_dir, noise, seed)
     data = dataset.TrainingData(train_tfrecords, crop_size, seed)
     print(f"Training on {len(data.records)} images of {train_tfrecords}.")
-    devices = tflib.pick_devices(submit_config.num_gpus)
-    if minibatch_size % len(devices):
-        raise dnnlib.UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {len(devices)} GPUs")
+    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
 
-    with tf.Graph().as_default() as graph, tflib.create_session() as session, data.errors_named():
+    with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
         batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, 0, iteration_count)
         iterator = tf.data.make_initializable_iterator(batches)
@@ -64,7 +63,7 @@ def train(
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update, "noisy": noisy, "target": target, "clean": clean}
 
-        with dnnlib.RunContext(submit_config, max_iter=iteration_count) as ctx:
+        with dnnlib.RunContext(submit_config, max_iter=iteration_count) as ctx, data.errors_named():
             reporter = _Reporter(ctx, network, validation_set, graph)
             reporter.evaluate(0)
             for i in range(iteration_count):
@@ -79,6 +78,8 @@ def train(
                     tflib.save_snapshot(network, ctx.path("network_latest.pickle"))
                     raise dnnlib.UserError(f"stopped by abort.txt after {i + 1} of {iteration_count} iterations")
             tflib.save_snapshot(network, ctx.path("network_final.pickle"))
+            os.remove(ctx.path("network_latest.pickle"))
+            reporter.summary.close()
             print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 

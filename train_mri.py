@@ -57,9 +57,7 @@ def train(
     settings = dataset_mri.Settings(undersampling, corrupt_targets, augment_translation)
     print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
-    devices = tflib.pick_devices(submit_config.num_gpus)
-    if minibatch_size % len(devices):
-        raise dnnlib.UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {len(devices)} GPUs")
+    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
     steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
 
     with tf.Graph().as_default() as graph, tflib.create_session() as session:

@@ -35,7 +35,7 @@ class RunContext:
     def __exit__(self, kind, error, trace):
         self._bar.close()
         try:
-            self._write("finished" if kind is None else f"failed: {kind.__name__}: {error}")
+            self._write("finished" if kind is None else f"failed: {kind.__name__}: {str(error).partition(chr(10))[0]}")
         except OSError:
             if kind is None:
                 raise

@@ -46,10 +46,10 @@ def create_session(num_cpu_devices=1, **config):
     return tf.Session(config=proto)
 
 
-def pick_devices(num_gpus):
+def pick_devices(num_gpus, minibatch_size=None):
     """Names of the devices to compute on: `num_gpus` GPUs, or the CPU where there are none. Says which in one line.
 
-    UserError if there are GPUs, but fewer than asked for.
+    UserError if there are GPUs, but fewer than asked for, or a minibatch cannot be split evenly over them.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus or not num_gpus:
@@ -58,6 +58,8 @@ def pick_devices(num_gpus):
         return ["/cpu:0"]
     if num_gpus > len(gpus):
         raise UserError(f"--num-gpus {num_gpus}: there are only {len(gpus)}")
+    if minibatch_size and minibatch_size % num_gpus:
+        raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {num_gpus} GPUs")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus[:num_gpus]]
     print(f"Computing on {num_gpus} of {len(gpus)} GPUs: {', '.join(names)}.")
     return [f"/gpu:{i}" for i in range(num_gpus)]
