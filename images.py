@@ -3,6 +3,7 @@
 Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 / 255 - 0.5`.
 """
 
+import io
 import os
 import struct
 import warnings
@@ -85,11 +86,13 @@ def read_rgb(path):
 def read_float(path):
     """Image file -> (float32 [3, H, W] in [-0.5, 0.5], kind), where `kind` lets `write_float` write the same kind back.
 
-    Greyscale is repeated over the three channels. 16-bit greyscale keeps its precision. Alpha is kept in `kind`.
+    Greyscale is repeated over the three channels. 16-bit greyscale keeps its precision. Alpha is kept in `kind`; what
+    cannot be kept is told in `kind.loss`.
     """
     with open_image(path) as image:
+        deep = ";16" in str(image.tile)  # Pillow has no mode for 16 bits in colour.
         image = decode(image, path)
-    kind = dnnlib.EasyDict(mode="RGB", alpha=None)
+    kind = dnnlib.EasyDict(mode="RGB", alpha=None, loss=None)
     if image.mode in _SIXTEEN_BIT:
         kind.mode = "I;16"
         x = np.asarray(image, np.float32).clip(0, 65535) / 65535 - 0.5
@@ -100,6 +103,10 @@ def read_float(path):
         image = image.convert("RGBA").convert("L" if grey else "RGB")  # Colours as stored, beneath the alpha.
     if image.mode in ("1", "L"):
         kind.mode = "L"
+    if deep:
+        kind.loss = "its 16 bits a channel are read as 8"
+    elif image.mode not in ("1", "L", "RGB"):
+        kind.loss = f"its mode {image.mode} becomes RGB"
     return to_float(np.asarray(image.convert("RGB")).transpose(2, 0, 1)), kind
 
 
@@ -108,6 +115,10 @@ def write_float(path, x, kind=None):
 
     The suffix of `path` decides the format. UserError if there is no such format or it cannot hold that kind.
     """
+    save(path, _to_pillow(x, kind))
+
+
+def _to_pillow(x, kind):
     mode = kind.mode if kind else "RGB"
     if mode == "I;16":
         image = Image.fromarray(np.clip((x.mean(axis=0) + 0.5) * 65535 + 0.5, 0, 65535).astype(np.uint16))
@@ -117,19 +128,24 @@ def write_float(path, x, kind=None):
         image = Image.fromarray(to_uint8(x).transpose(1, 2, 0))
     if kind and kind.alpha is not None:
         image.putalpha(Image.fromarray(kind.alpha))
-    save(path, image)
+    return image
 
 
 def save(path, image):
-    """Saves a Pillow image; it appears under its name only when complete."""
+    """Saves a Pillow image; it appears under its name only when complete. UserError if the format cannot hold it."""
     check_writable(path)
     try:
         with dnnlib.open_atomic(path, "wb") as f:
-            image.save(f, format=Image.registered_extensions()[os.path.splitext(path)[1].lower()])
+            image.save(f, format=_format(path))
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) is not None:
             raise
         raise dnnlib.UserError(f"{path}: {error}; use .png") from None  # E.g. alpha in a JPEG.
+
+
+def _format(path):
+    Image.init()
+    return Image.registered_extensions().get(os.path.splitext(path)[1].lower())
 
 
 def save_uint8(path, pixels):
@@ -137,13 +153,18 @@ def save_uint8(path, pixels):
     save(path, Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels))
 
 
-def check_writable(path):
-    """UserError if no image could be written to `path`; found out before the work rather than after it."""
-    suffix = os.path.splitext(path)[1].lower()
-    Image.init()
-    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+def check_writable(path, kind=None):
+    """UserError if no image, or none of that kind, could be written to `path`: to be known before the work."""
+    if _format(path) not in Image.SAVE:
+        suffix = os.path.splitext(path)[1]
         raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")
     check_output(path)
+    if kind:
+        sample = dnnlib.EasyDict(kind, alpha=None if kind.alpha is None else kind.alpha[:1, :1])
+        try:
+            _to_pillow(np.zeros([3, 1, 1]), sample).save(io.BytesIO(), format=_format(path))
+        except (OSError, ValueError) as error:
+            raise dnnlib.UserError(f"{path}: {error}; use .png") from None
 
 
 def check_output(path):

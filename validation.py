@@ -105,8 +105,11 @@ def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings
 def infer_image(image, out, network_snapshot, num_gpus):
     """Denoises one image file as it is, without adding noise, and writes the result as the same kind of image."""
     images.check_writable(out)
-    dnnlib.util.make_parents(out)
     x, kind = images.read_float(image)
+    images.check_writable(out, kind)
+    if kind.loss:
+        print(f"note: {image}: {kind.loss}")
+    dnnlib.util.make_parents(out)
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(num_gpus)
         images.write_float(out, denoise(load_autoencoder(network_snapshot), x), kind)

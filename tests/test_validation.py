@@ -94,6 +94,7 @@ def test_infer_image_writes_the_same_kind_of_image(snapshot, tmp_path, monkeypat
     [
         ({"--image": "none.png"}, 1, "error: none.png: no such file or folder"),
         ({"--out": "out.xyz"}, 1, "error: out.xyz: no image format is known by the suffix '.xyz'; use .png"),
+        ({"--image": "alpha.png", "--out": "out.jpg"}, 1, "error: out.jpg: cannot write mode RGBA as JPEG; use .png"),
         ({"--out": "in.png/out.png"}, 1, "error: in.png/out.png: in.png is not a folder"),
         ({"--network-snapshot": "in.png"}, 1, "error: in.png: "),
         ({"--out": None}, 2, "config.py infer-image: error: the following arguments are required: --out"),
@@ -101,11 +102,12 @@ def test_infer_image_writes_the_same_kind_of_image(snapshot, tmp_path, monkeypat
 )
 def test_mistakes_end_in_one_line(command, snapshot, tmp_path, change, status, message):
     Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "alpha.png")
     options = {"--image": "in.png", "--out": "out.png", "--network-snapshot": snapshot} | change
     done = command("config.py", "infer-image", *(w for name, value in options.items() if value for w in (name, value)))
     assert done.returncode == status
     assert done.stderr.splitlines()[-1].startswith(message)
-    assert os.listdir(tmp_path) == ["in.png"]
+    assert sorted(os.listdir(tmp_path)) == ["alpha.png", "in.png"]
 
 
 def test_identical_images_have_a_finite_psnr():
