@@ -31,6 +31,12 @@ def test_a_file_appears_when_complete_and_only_then(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~util._umask()
 
 
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as error, dnnlib.open_atomic(tmp_path / "file.txt"):
+        raise OSError(28, "No space left on device")
+    assert util.describe_error(error.value) == f"{tmp_path / 'file.txt'}: No space left on device"
+
+
 @pytest.mark.parametrize("path", ["missing/file.txt", "."])
 def test_where_no_file_can_be(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
