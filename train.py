@@ -51,9 +51,10 @@ def train(
 
     with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
-        batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, 0, iteration_count)
-        iterator = tf.data.make_initializable_iterator(batches)
-        noisy, target, clean = iterator.get_next()
+        with tf.name_scope("data"):
+            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, 0, iteration_count)
+            iterator = tf.data.make_initializable_iterator(batches)
+            noisy, target, clean = iterator.get_next()
         network = create_autoencoder()
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
         optimizer = tflib.Optimizer(rate, **adam)

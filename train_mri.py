@@ -62,13 +62,15 @@ def train(
 
     with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
-        batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, 0, num_epochs)
-        iterator = tf.data.make_initializable_iterator(batches)
+        with tf.name_scope("data"):
+            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, 0, num_epochs)
+            iterator = tf.data.make_initializable_iterator(batches)
+            elements = iterator.get_next()
         model = Model(post_op)
         rate = tf.placeholder(tf.float32, [])
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
         optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
-        step = optimizer.minimize(model.loss, iterator.get_next(), devices)
+        step = optimizer.minimize(model.loss, elements, devices)
         session.run([tf.global_variables_initializer(), iterator.initializer])
         if load_network:
             model.load(load_network)

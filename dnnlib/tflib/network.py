@@ -37,8 +37,9 @@ class Network:
         prefix = name + "/"
         variables = tf.global_variables(scope=prefix)
         self.vars = {v.op.name[len(prefix) :]: v for v in variables}
-        self._new_values = {k: tf.placeholder(tf.float32, v.shape) for k, v in self.vars.items()}
-        self._assign = tf.group([v.assign(self._new_values[k]) for k, v in self.vars.items()])
+        with tf.name_scope("set_values"):
+            self._new_values = {k: tf.placeholder(tf.float32, v.shape) for k, v in self.vars.items()}
+            self._assign = tf.group([v.assign(self._new_values[k]) for k, v in self.vars.items()])
 
     def get_output_for(self, x):
         """The network applied to the tensor `x`; it shares its variables with every other use."""

@@ -26,8 +26,10 @@ class Optimizer:
             with tf.device(device):
                 losses.append(tower_loss(*part))
                 gradients.append(self.adam.compute_gradients(losses[-1]))
-        averaged = [_average(same_variable) for same_variable in zip(*gradients)]
-        finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in averaged])
+        with tf.name_scope("average"):
+            averaged = [_average(same_variable) for same_variable in zip(*gradients)]
+        with tf.name_scope("finite"):
+            finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in averaged])
         self.adam._create_slots([variable for _, variable in averaged])  # Here, lest their names begin with "cond/".
         update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
         return tf.add_n(losses) / len(losses), update, 1 - tf.cast(finite, tf.float32)
