@@ -7,9 +7,11 @@
 A command-line option overrides a setting of this file for one run.
 """
 
+import argparse
+
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, check_exist, flag, positive_int, positive_number, seed, submit
+from dnnlib.command_line import Parser, check_exist, flag, positive_int, positive_number, resume, seed, submit
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -40,6 +42,8 @@ TRAIN = EasyDict(
     learning_rate=3e-4,
     ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
     adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
+    max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
+    checkpoint_minutes=5,  # Minutes between checkpoints, which are made at every evaluation besides.
     seed=1000,  # Of the initial weights, the choice of crops, the noise of training and validation.
 )
 
@@ -81,11 +85,20 @@ def _parser():
         "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
     )
     option("--iterations", type=positive_int, metavar="N", help="length of the run")
-    option("--eval-interval", type=positive_int, metavar="N", help="iterations between evaluations")
+    option(
+        "--eval-interval",
+        default=argparse.SUPPRESS,
+        type=positive_int,
+        metavar="N",
+        help="in iterations",
+    )
     option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
     option("--seed", default=TRAIN.seed, type=seed, metavar="N", help="of everything random")
+
+    option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")
+    parser.resume_option(train)
 
     validate = parser.command("validate", "measure a network on a folder of clean images")
     option = validate.add_argument
@@ -105,13 +118,18 @@ def _parser():
 
 
 def _train(args):
+    if args.resume:
+        renamed = {"iterations": "iteration_count"}
+        if "validation_dir" in args.given:
+            args.given["validation_dir"] = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
+        resume(args, "train.train", renamed, may_change=("iteration_count", "eval_interval", "checkpoint_minutes"))
+        return
     settings = EasyDict(TRAIN)
     if args.long_train:
         settings.update(LONG_TRAIN)
-    for name in ("noise", "noise2noise", "minibatch_size", "crop_size", "learning_rate", "seed", "train_tfrecords"):
-        settings[name] = args[name]
+    for name in settings:
+        settings[name] = args.get(name, settings[name])
     settings.iteration_count = args.iterations or settings.iteration_count
-    settings.eval_interval = args.eval_interval or settings.eval_interval
     settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
     settings.noise_settings = NOISE[settings.noise]
     if settings.crop_size % 32:

@@ -10,7 +10,17 @@ import os
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, flag, nonnegative_int, positive_int, positive_number, probability, seed, submit
+from dnnlib.command_line import (
+    Parser,
+    flag,
+    nonnegative_int,
+    positive_int,
+    positive_number,
+    probability,
+    resume,
+    seed,
+    submit,
+)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -45,6 +55,8 @@ TRAIN = EasyDict(
     adam=EasyDict(beta2=0.99, epsilon=1e-8),
     corrupt_targets=True,  # Targets: True, other undersamplings of the same slice; False, the clean slices.
     augment_translation=64,  # Pixels, at most, in both axes, cyclically.
+    max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
+    checkpoint_minutes=5,  # Minutes between checkpoints, which are made after every epoch besides.
     load_network=None,  # A network to start from.
     snapshot_interval=10,  # Epochs between snapshots.
 )
@@ -83,10 +95,15 @@ def _parser():
     option("--rampdown-epochs", default=schedule.rampdown_epochs, type=nonnegative_int, metavar="N")
     option("--beta1", default=schedule.beta1, type=probability, metavar="B", help="of Adam")
     option("--beta1-rampdown", default=schedule.beta1_rampdown, type=probability, metavar="B", help="its final value")
+    option("--beta2", default=TRAIN.adam.beta2, type=probability, metavar="B", help="of Adam")
+    option("--epsilon", default=TRAIN.adam.epsilon, type=positive_number, metavar="E", help="of Adam")
     option("--corrupt-targets", default=TRAIN.corrupt_targets, type=flag, nargs="?", const=True, help="noisy targets")
     option("--augment-translation", default=TRAIN.augment_translation, type=nonnegative_int, metavar="PIXELS")
     option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
     option("--snapshot-interval", default=TRAIN.snapshot_interval, type=positive_int, metavar="N", help="in epochs")
+
+    option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")
+    parser.resume_option(train)
 
     validate = parser.command("validate", "measure a network on the validation set")
     validate.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")
@@ -94,11 +111,14 @@ def _parser():
 
 
 def _train(args):
-    settings = EasyDict(TRAIN, data_dir=args.data_dir, train_set=args.train_set, valid_set=args.valid_set)
+    if args.resume:
+        resume(args, "train_mri.train", {}, may_change=("snapshot_interval", "checkpoint_minutes"))
+        return
+    settings = EasyDict(TRAIN, **DATA)
     settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
-    for name in ("num_epochs", "minibatch_size", "corrupt_targets", "augment_translation", "load_network"):
-        settings[name] = args[name]
-    settings.snapshot_interval = args.snapshot_interval
+    settings.adam = EasyDict({name: args[name] for name in TRAIN.adam})
+    for name in settings:
+        settings[name] = args.get(name, settings[name])
     settings.update(_common_settings(args))
     suffix = (
         f"-ixi_s-{'n2n' if settings.corrupt_targets else 'n2c'}_-ep{settings.num_epochs}-lr{args.learning_rate:f}"

@@ -127,12 +127,11 @@ def minibatches_per_epoch(num_images, minibatch_size):
     return max(1, num_images // minibatch_size)
 
 
-def minibatches(data, settings, seed, minibatch_size, first_epoch, num_epochs):
-    """A tf.data.Dataset of the minibatches of the epochs from `first_epoch` up to, not including, `num_epochs`.
+def minibatches(data, settings, seed, minibatch_size, start, stop):
+    """A tf.data.Dataset of the minibatches number `start` up to, not including, `stop`, counted over the whole run.
 
-    Each is an Element of tensors with `minibatch_size` as their first dimension. One dataset for the whole run, so that
-    the next epoch's first minibatches are prepared during this one's last. The same seed gives the same minibatches,
-    wherever the run is resumed.
+    Each is an Element of tensors with `minibatch_size` as their first dimension. One dataset for all epochs, so that
+    the next one's first minibatches are prepared during this one's last.
     """
     from dnnlib.tflib import tf
 
@@ -147,6 +146,6 @@ def minibatches(data, settings, seed, minibatch_size, first_epoch, num_epochs):
             tensor.set_shape([SIZE, SIZE])
         return Element(*tensors)
 
-    numbers = tf.data.Dataset.range(first_epoch * per_epoch, num_epochs * per_epoch)
+    numbers = tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
     elements = numbers.map(make_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return elements.batch(minibatch_size, drop_remainder=True).prefetch(2)

@@ -1,6 +1,5 @@
 """Training of the RGB network on corrupted images, with or without clean targets."""
 
-import os
 import time
 
 import numpy as np
@@ -10,6 +9,7 @@ import dataset
 import dnnlib
 import images
 from dnnlib import tflib
+from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
 from network import create_autoencoder
 from validation import ValidationSet
@@ -40,9 +40,12 @@ def train(
     learning_rate,
     ramp_down_part,
     adam,
+    max_bad_updates,
+    checkpoint_minutes,
     seed,
 ):
     """Trains a network and leaves it as `network_final.pickle`. The settings are explained in config.py."""
+    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
     noise = corruption.create(noise, **noise_settings)
     validation_set = ValidationSet(validation_dir, noise, seed)
     data = dataset.TrainingData(train_tfrecords, crop_size, seed)
@@ -52,7 +55,7 @@ def train(
     with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
         with tf.name_scope("data"):
-            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, 0, iteration_count)
+            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count)
             iterator = tf.data.make_initializable_iterator(batches)
             noisy, target, clean = iterator.get_next()
         network = create_autoencoder()
@@ -61,36 +64,66 @@ def train(
         loss, update, skipped = optimizer.minimize(
             lambda x, y: tf.reduce_mean(tf.square(network.get_output_for(x) - y)), [noisy, target], devices
         )
+        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update, "noisy": noisy, "target": target, "clean": clean}
 
-        with dnnlib.RunContext(submit_config, max_iter=iteration_count) as ctx, data.errors_named():
-            reporter = _Reporter(ctx, network, validation_set, graph)
-            reporter.evaluate(0)
-            for i in range(iteration_count):
+        ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
+        with ctx, data.errors_named():
+            reporter = _Reporter(ctx, network, validation_set, graph, max_bad_updates, start, state)
+            if submit_config.resuming:
+                checkpoints.restore(start)
+                print(f"Resumed after iteration {start}.")
+            else:
+                reporter.evaluate(0)
+                checkpoints.save(0, reporter.get_state())
+            for i in range(start, iteration_count):
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
                 values = session.run(step, {rate: lr})
-                reporter.summary.add(Loss=values["loss"], Train__learning_rate=lr)
-                reporter.summary.add(Train__overflow_frequency=values["skipped"])
+                reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)
-                if (i + 1) % eval_interval == 0 or i + 1 == iteration_count:
+                last = i + 1 == iteration_count
+                evaluate, stop = last or (i + 1) % eval_interval == 0, ctx.stop_reason()
+                if evaluate:
                     reporter.evaluate(i + 1, values)
-                if ctx.should_stop():
-                    tflib.save_snapshot(network, ctx.path("network_latest.pickle"))
-                    raise dnnlib.UserError(f"stopped by abort.txt after {i + 1} of {iteration_count} iterations")
+                if evaluate or stop or checkpoints.due():
+                    checkpoints.save(i + 1, reporter.get_state())
+                if stop and not last:
+                    resume = f"python config.py train --resume {ctx.run_dir}"
+                    raise dnnlib.UserError(f"stopped by {stop} after iteration {i + 1}; go on with: {resume}")
             tflib.save_snapshot(network, ctx.path("network_final.pickle"))
-            os.remove(ctx.path("network_latest.pickle"))
             reporter.summary.close()
             print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 
 class _Reporter:
-    """What a run tells at every evaluation: PSNR, timing, scalars, pictures, the network so far."""
+    """What a run tells at every evaluation: PSNR, timing, scalars, pictures, the best network so far."""
 
-    def __init__(self, ctx, network, validation_set, graph):
+    def __init__(self, ctx, network, validation_set, graph, max_bad_updates, iteration, state):
+        """`state`: of `get_state` after `iteration` iterations; empty at the start."""
         self.ctx, self.network, self.validation_set = ctx, network, validation_set
         self.summary = tflib.Autosummary(ctx.run_dir, graph)
-        self._last_iteration = 0
+        self.summary.set_state(state.get("summary", {}))
+        self._last_iteration = iteration
+        self._best_psnr = state.get("best_psnr", 0.0)
+        self._skipped = tflib.SkippedUpdates(max_bad_updates, state.get("skipped_in_a_row", 0))
+
+    def get_state(self):
+        """What a resumed run has to know, for the checkpoint."""
+        self.summary.flush()
+        return {
+            "elapsed": self.ctx.time_since_start(),
+            "summary": self.summary.get_state(),
+            "best_psnr": self._best_psnr,
+            "skipped_in_a_row": self._skipped.in_a_row,
+        }
+
+    def add(self, iteration, loss, skipped, learning_rate):
+        """Collects a training step. UserError where too many in a row had to be skipped."""
+        self.summary.add(Train__learning_rate=learning_rate, Train__overflow_frequency=skipped)
+        if not skipped:
+            self.summary.add(Loss=loss)
+        self._skipped.count(iteration, skipped, loss, learning_rate)
 
     def evaluate(self, iteration, batch=None):
         """Validates after `iteration` iterations. `batch`: the arrays noisy, target of the last training step."""
@@ -108,9 +141,12 @@ class _Reporter:
             self._save_batch(iteration, batch)
         if not psnrs:
             raise dnnlib.UserError("no image of the validation set can be read")
-        tflib.save_snapshot(self.network, ctx.path("network_latest.pickle"))
+        psnr = float(np.mean(psnrs))
+        if psnr > self._best_psnr:
+            self._best_psnr = psnr
+            tflib.save_snapshot(self.network, ctx.path("network_best.pickle"))
 
-        psnr, maintenance = np.mean(psnrs), time.time() - started
+        maintenance = time.time() - started
         total = ctx.time_since_start()
         ctx.print(f"Average PSNR: {psnr:.2f}")
         ctx.print(

@@ -9,6 +9,7 @@ import dataset_mri
 import dnnlib
 import images
 from dnnlib import tflib
+from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
 from validation_mri import Model, save_examples
 
@@ -47,6 +48,8 @@ def train(
     post_op,
     load_network,
     snapshot_interval,
+    max_bad_updates,
+    checkpoint_minutes,
     seed,
 ):
     """Trains a network and leaves it as `network-final.pkl`. The settings are explained in config_mri.py."""
@@ -59,11 +62,12 @@ def train(
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
     devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
     steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
+    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
 
     with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
         with tf.name_scope("data"):
-            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, 0, num_epochs)
+            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, start, num_epochs * steps)
             iterator = tf.data.make_initializable_iterator(batches)
             elements = iterator.get_next()
         model = Model(post_op)
@@ -71,26 +75,36 @@ def train(
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
         optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
         step = optimizer.minimize(model.loss, elements, devices)
+        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         session.run([tf.global_variables_initializer(), iterator.initializer])
-        if load_network:
-            model.load(load_network)
 
-        with dnnlib.RunContext(submit_config, max_iter=num_epochs * steps) as ctx:
-            reporter = _Reporter(ctx, model, valid_data, settings, seed, graph)
-            reporter.save_training_example(train_data)
-            for epoch in range(num_epochs):
-                started = time.time()
+        elapsed = state.get("elapsed", 0.0)
+        with dnnlib.RunContext(submit_config, num_epochs * steps, start, elapsed, stoppable=True) as ctx:
+            reporter = _Reporter(ctx, model, valid_data, settings, seed, graph, max_bad_updates, state)
+            if submit_config.resuming:
+                checkpoints.restore(start)
+                print(f"Resumed after {start} of {num_epochs * steps} minibatches.")
+            else:
+                if load_network:
+                    model.load(load_network)
+                reporter.save_training_example(train_data)
+                checkpoints.save(0, reporter.get_state())
+            for i in range(start, num_epochs * steps):
+                epoch, last = i // steps, (i + 1) % steps == 0
                 lr, b1 = schedule(epoch, num_epochs, **schedule_settings)
-                for i in range(epoch * steps, (epoch + 1) * steps):
-                    loss, _, skipped = session.run(step, {rate: lr, beta1: b1})
-                    reporter.summary.add(Loss=loss, Learning_rate=lr, Overflow_frequency=skipped)
-                    ctx.step(i + 1)
-                    if ctx.should_stop():
-                        model.save(ctx.path("network-latest.pkl"))
-                        raise dnnlib.UserError(f"stopped by abort.txt in epoch {epoch} of {num_epochs}")
-                reporter.end_epoch(epoch, num_epochs, lr, time.time() - started)
-                if epoch % snapshot_interval == 0:
-                    model.save(ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
+                loss, _, skipped = session.run(step, {rate: lr, beta1: b1})
+                reporter.add(i, loss, skipped, lr)
+                ctx.step(i + 1)
+                if last:
+                    reporter.end_epoch(epoch, num_epochs, lr)
+                    if epoch % snapshot_interval == 0:
+                        model.save(ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
+                stop = ctx.stop_reason()
+                if last or stop or checkpoints.due():
+                    checkpoints.save(i + 1, reporter.get_state())
+                if stop and i + 1 < num_epochs * steps:
+                    resume = f"python config_mri.py --resume {ctx.run_dir}"
+                    raise dnnlib.UserError(f"stopped by {stop} in epoch {epoch}; go on with: {resume}")
             print("Saving final network weights.")
             model.save(ctx.path("network-final.pkl"))
             print("Resetting random seed and saving a bunch of example images.")
@@ -101,16 +115,38 @@ def train(
 class _Reporter:
     """What a run tells after every epoch: decibels, scalars, pictures."""
 
-    def __init__(self, ctx, model, valid_data, settings, seed, graph):
+    def __init__(self, ctx, model, valid_data, settings, seed, graph, max_bad_updates, state):
+        """`state`: of `get_state`; empty at the start."""
         self.ctx, self.model, self.valid_data, self.settings, self.seed = ctx, model, valid_data, settings, seed
         self.summary = tflib.Autosummary(ctx.run_dir, graph)
+        self.summary.set_state(state.get("summary", {}))
+        self._skipped = tflib.SkippedUpdates(max_bad_updates, state.get("skipped_in_a_row", 0))
+        self._epoch_started = time.time() - state.get("epoch_seconds", 0.0)
+
+    def get_state(self):
+        """What a resumed run has to know, for the checkpoint."""
+        self.summary.flush()
+        return {
+            "elapsed": self.ctx.time_since_start(),
+            "epoch_seconds": time.time() - self._epoch_started,
+            "summary": self.summary.get_state(),
+            "skipped_in_a_row": self._skipped.in_a_row,
+        }
+
+    def add(self, iteration, loss, skipped, learning_rate):
+        """Collects a training step. UserError where too many in a row had to be skipped."""
+        self.summary.add(Learning_rate=learning_rate, Overflow_frequency=skipped)
+        if not skipped:
+            self.summary.add(Loss=loss)
+        self._skipped.count(iteration, skipped, loss, learning_rate)
 
     def save_training_example(self, train_data):
         element = dataset_mri.training_element(train_data, self.settings, self.seed, 0, 0)
         images.save_uint8(self.ctx.path("example_train.png"), self.model.run([element])[0].picture())
 
-    def end_epoch(self, epoch, num_epochs, learning_rate, seconds):
-        clamped = []
+    def end_epoch(self, epoch, num_epochs, learning_rate):
+        """Validates, and tells how the epoch went."""
+        seconds, clamped = time.time() - self._epoch_started, []
         for result in self.model.evaluate(self.valid_data, self.settings, self.seed):
             if not clamped:
                 picture = result.picture()
@@ -124,4 +160,5 @@ class _Reporter:
         self.summary.add_image("Validation/corrupted_output_restored_target", picture, epoch)
         self.summary.add(test_db_clamped=test_db, Timing__sec_per_epoch=seconds)
         self.summary.report(epoch)
+        self._epoch_started = time.time()
         self.ctx.update(epoch + 1, test_db_clamped=f"{test_db:.5f}")

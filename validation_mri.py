@@ -84,9 +84,12 @@ class Result:
 
     def decibels(self):
         """PSNR (peak 1) of the input, of the output, and of the output with both images clamped to [-0.5, 0.5]."""
-        clamped = self.restored.clip(-0.5, 0.5), self.target.clip(-0.5, 0.5)
-        pairs = (self.input, self.target), (self.restored, self.target), clamped
-        return tuple(metrics.psnr(a, b, peak=1) for a, b in pairs)
+        pairs = (self.input, self.target), (self.restored, self.target)
+        return *(metrics.psnr(a, b, peak=1) for a, b in pairs), _clamped_psnr(self.restored, self.target)
+
+    def input_db_clamped(self):
+        """PSNR of the input as the last of `decibels` is of the output: what the network has to surpass."""
+        return _clamped_psnr(self.input, self.target)
 
     def picture(self):
         """uint8 [510, 1020]: corrupted, network output, after the post-operation, target; below, their spectra."""
@@ -118,13 +121,18 @@ def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, p
         with dnnlib.RunContext(submit_config, max_iter=len(data)) as ctx:
             decibels = []
             for result in model.evaluate(data, settings, seed):
-                decibels.append(result.decibels())
+                decibels.append((*result.decibels(), result.input_db_clamped()))
                 ctx.step(len(decibels))
             save_examples(ctx, model, data, settings, seed)
-        corrupted, output, clamped = np.mean(decibels, axis=0)
+        corrupted, output, clamped, corrupted_clamped = np.mean(decibels, axis=0)
         print(f"Average PSNR of {len(data)} slices: corrupted={corrupted:.5f}, output={output:.5f}")
+        print(f"corrupted_db_clamped={corrupted_clamped:.5f}")
         print(f"test_db_clamped={clamped:.5f}")
         return clamped
+
+
+def _clamped_psnr(a, b):
+    return metrics.psnr(a.clip(-0.5, 0.5), b.clip(-0.5, 0.5), peak=1)
 
 
 def _local_name(variable):

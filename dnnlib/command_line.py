@@ -5,7 +5,7 @@ import math
 import os
 import sys
 
-from .submission import SubmitConfig, format_settings, submit_run
+from .submission import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
 from .util import EasyDict, UserError
 
 
@@ -36,6 +36,13 @@ class Parser:
         self.common("--num-gpus", default=defaults.num_gpus, type=positive_int, metavar="N", help="GPUs to use, if any")
         self.common("--dry-run", action="store_true", help="print every setting of the run, and stop")
 
+    @staticmethod
+    def resume_option(parser):
+        """Adds the option of `resume` to a subcommand."""
+        parser.add_argument(
+            "--resume", metavar="RUN_DIR", help="go on with an interrupted run, with its settings, from its checkpoint"
+        )
+
     def command(self, name, help_text):
         """Adds a subcommand; returns its argparse parser, for `add_argument`."""
         parser = self._commands.add_parser(
@@ -56,7 +63,16 @@ class Parser:
         args = self._parser.parse_args(argv)
         if args.command is None:  # The word was some option's value, as in `--desc validate`.
             args = self._parser.parse_args([default_command, *argv])
-        return EasyDict(self._defaults | vars(args))
+        return EasyDict(self._defaults | vars(args), given=self._given(argv, args))
+
+    def _given(self, argv, args):
+        """The options that stand on the command line, {name: value}: those that parsing without defaults gives."""
+        for parser in (self._parser, *self._commands.choices.values()):
+            for action in parser._actions:
+                action.default = argparse.SUPPRESS
+                action.required = False
+        argv = argv if args.command in argv else [args.command, *argv]
+        return vars(self._parser.parse_args(argv))
 
     @staticmethod
     def _add_common(parser, name, kwargs):
@@ -76,6 +92,30 @@ def submit(args, name, suffix, function, settings, needs):
         return
     check_exist(needs)
     submit_run(submit_config, function, **settings)
+
+
+def resume(args, function, renamed, may_change):
+    """Resumes the run `args.resume` of `function`. Options that are given have to agree with its settings.
+
+    renamed: {option: setting} where their names differ; may_change: settings that options may override.
+    """
+    settings = load_submit_config(args.resume)
+    if settings.run_func_name != function:
+        raise UserError(f"{args.resume}: is a run of {settings.run_func_name}, not of {function}")
+    recorded, changes = settings.run_func_kwargs, {}
+    flat = dict(recorded) | {k: v for group in recorded.values() if isinstance(group, dict) for k, v in group.items()}
+    for option, value in args.given.items():
+        name = renamed.get(option, option)
+        if option in ("command", "resume", "dry_run") or (name in flat and flat[name] == value):
+            continue
+        if name not in may_change:
+            has = f"has {flat[name]!r}" if name in flat else "was started without it"
+            raise UserError(f"--{option.replace('_', '-')} {value}: the run to be resumed {has}; leave it out")
+        changes[name] = value
+    if args.dry_run:
+        print("\n".join(format_settings(recorded | changes)))
+        return
+    resume_run(args.resume, **changes)
 
 
 def check_exist(needs):

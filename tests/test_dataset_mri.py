@@ -165,19 +165,19 @@ def test_minibatches_are_the_elements_in_order_also_when_resumed(count, minibatc
     data = make_data(count)
     per_epoch = dataset_mri.minibatches_per_epoch(count, minibatch_size)
 
-    def run(first_epoch, num_epochs):
+    def run(start, stop):
         with tf.Graph().as_default(), tf.Session() as session:
-            batches = dataset_mri.minibatches(data, N2N, 1, minibatch_size, first_epoch, num_epochs)
+            batches = dataset_mri.minibatches(data, N2N, 1, minibatch_size, start, stop)
             iterator = tf.data.make_initializable_iterator(batches)
             following = iterator.get_next()
             assert [x.shape for x in following] == [(minibatch_size, 255, 255)] * 4
             session.run(iterator.initializer)
-            result = [session.run(following) for _ in range((num_epochs - first_epoch) * per_epoch)]
+            result = [session.run(following) for _ in range(stop - start)]
             with pytest.raises(tf.errors.OutOfRangeError):
                 session.run(following)
         return result
 
-    whole, resumed = run(0, 3), run(1, 3)
+    whole, resumed = run(0, 3 * per_epoch), run(per_epoch, 3 * per_epoch)
     assert all(same(a, b) for a, b in zip(whole[per_epoch:], resumed))
     for number, batch in enumerate(whole):
         epoch, first = divmod(number * minibatch_size, per_epoch * minibatch_size)

@@ -115,8 +115,9 @@ def long_run(tmp_path, photos, training_file, disturb):
 def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, training_file):
     process, stderr, run_dir = long_run(tmp_path, photos, training_file, lambda d: open(f"{d}/abort.txt", "w").close())
     assert process.returncode == 1
-    assert re.match(r"error: stopped by abort\.txt after \d+ of 300000 iterations", stderr)
-    assert {"network_latest.pickle", "_failed.txt"} <= set(os.listdir(run_dir))
+    resume = r"python config\.py train --resume results/00000-autoencoder-n2n"
+    assert re.match(rf"error: stopped by abort\.txt after iteration \d+; go on with: {resume}\n", stderr)
+    assert {"checkpoints", "_failed.txt"} <= set(os.listdir(run_dir))
     assert not {"network_final.pickle", "_finished.txt"} & set(os.listdir(run_dir))
     assert "status: failed" in open(f"{run_dir}/run.txt").read()
 

@@ -1,6 +1,15 @@
 """Submitting a run: a numbered directory with everything needed to follow and to repeat it."""
 
+from .resume import newest_checkpoint
 from .run_context import RunContext
-from .submit import SubmitConfig, format_settings, load_submit_config, submit_run
+from .submit import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
 
-__all__ = ["RunContext", "SubmitConfig", "format_settings", "load_submit_config", "submit_run"]
+__all__ = [
+    "RunContext",
+    "SubmitConfig",
+    "format_settings",
+    "load_submit_config",
+    "newest_checkpoint",
+    "resume_run",
+    "submit_run",
+]

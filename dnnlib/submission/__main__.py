@@ -14,14 +14,9 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m dnnlib.submission", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="run directory, or a submit_config.txt")
     path = parser.parse_args().run_dir
-    if os.path.isdir(path):
-        path = os.path.join(path, "submit_config.txt")
-    try:
-        config = load_submit_config(path)
-        function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
-    except (ValueError, SyntaxError, KeyError, TypeError):
-        raise UserError(f"{path}: not the settings of a run") from None
-    module = str(function).rpartition(".")[0]
+    config = load_submit_config(path)
+    function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
+    module = function.rpartition(".")[0]
     if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
         raise UserError(f"{path}: {function} is not a function of this project")  # A stranger's file names no others.
     for name in _OF_THE_FIRST_RUN:

@@ -1,7 +1,9 @@
 """What a run knows about itself while it runs."""
 
 import os
+import signal
 import sys
+import threading
 import time
 
 from ..util import format_time, open_atomic
@@ -12,13 +14,19 @@ LINE_INTERVAL = 60  # Seconds between the lines of `step` in a log.
 class RunContext:
     """Clock, progress and end of a run. Use as a context manager; `run.txt` is kept up to date through it."""
 
-    def __init__(self, submit_config, max_iter=None):
-        """`max_iter`: the number of iterations (or epochs), for the progress bar and the estimate of the time left."""
+    def __init__(self, submit_config, max_iter=None, first_iter=0, elapsed=0.0, stoppable=False):
+        """max_iter: the number of iterations, for the progress bar and the estimate of the time left.
+
+        first_iter, elapsed: of a resumed run, where it goes on, and the seconds that it had taken.
+        stoppable: SIGINT and SIGTERM only make `stop_reason` say so; a second one ends the program at once.
+        """
         from tqdm import tqdm
 
         self.run_dir = submit_config.run_dir
-        self.max_iter = max_iter
-        self._start = self._last_update = self._last_line = time.time()
+        self.max_iter, self._first_iter = max_iter, first_iter
+        self._resumed = self._last_update = self._last_line = time.time()
+        self._start = self._resumed - elapsed
+        self._stoppable, self._handlers, self._signal = stoppable, {}, None
         self._info = {
             "run_name": submit_config.run_name,
             "host_name": submit_config.host_name,
@@ -26,14 +34,21 @@ class RunContext:
             "command": submit_config.command,
             "start_time": _date(self._start),
         }
-        self._bar = tqdm(total=max_iter, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), dynamic_ncols=True)
+        terminal = sys.__stderr__.isatty()
+        self._bar = tqdm(
+            total=max_iter, initial=first_iter, file=sys.__stderr__, disable=not terminal, dynamic_ncols=True
+        )
 
     def __enter__(self):
         self._write("running")
+        if self._stoppable and threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, kind, error, trace):
         self._bar.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         try:
             self._write("finished" if kind is None else f"failed: {kind.__name__}: {str(error).partition(chr(10))[0]}")
         except OSError:
@@ -76,12 +91,18 @@ class RunContext:
         print(text, flush=True)
         self._last_line = time.time()
 
-    def should_stop(self):
-        """True once somebody has put a file `abort.txt` into the run directory."""
-        return os.path.exists(self.path("abort.txt"))
+    def stop_reason(self):
+        """What asks the run to stop: a signal's name, "abort.txt" once that is in the run directory, or None."""
+        return self._signal or ("abort.txt" if os.path.exists(self.path("abort.txt")) else None)
+
+    def _on_signal(self, number, frame):
+        self._signal = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)  # A second one ends the program at once.
+        self.print(f"{self._signal}: stopping after this iteration; once more ends at once")
 
     def _seconds_left(self, iteration):
-        return self.time_since_start() * (self.max_iter - iteration) / max(iteration, 1)
+        done = max(iteration - self._first_iter, 1)
+        return (time.time() - self._resumed) * (self.max_iter - iteration) / done
 
     def _write(self, status):
         self._info.update(status=status, last_update=_date(time.time()))

@@ -15,8 +15,9 @@ import time
 import traceback
 
 from .. import safe_pickle
-from ..util import EasyDict, describe_error, format_time, open_atomic
+from ..util import EasyDict, UserError, describe_error, format_time, open_atomic
 from .logger import Logger
+from .resume import rewind
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
@@ -28,12 +29,13 @@ class SubmitConfig(EasyDict):
     run_dir_root: folder of the numbered run directories, made if missing.
     run_desc: what follows the number in the run directory's name.
     num_gpus: number of GPUs the run may use; the CPU is used when there are none.
+    resuming: the run goes on from a checkpoint.
     The other fields are filled in by `submit_run`.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL")
-        self.update(kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL", resuming=False)
+        self.update(*args, **kwargs)
 
 
 def submit_run(submit_config, run_func_name, **run_func_kwargs):
@@ -52,7 +54,28 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     config.command = shlex.join([os.path.basename(sys.executable), *sys.argv])
     _write_settings(config)
     _copy_source(os.path.join(config.run_dir, "src"))
+    return _run(config)
 
+
+def resume_run(run_dir, **changes):
+    """Goes on with the run in `run_dir` from its newest checkpoint, under its own settings but for `changes`.
+
+    The function is called as by `submit_run`, with `submit_config.resuming` set; it finds its checkpoint by
+    `newest_checkpoint`. UserError if the run is finished or cannot be resumed.
+    """
+    config = load_submit_config(run_dir)
+    if os.path.exists(os.path.join(run_dir, "_finished.txt")):
+        raise UserError(f"{run_dir}: is finished; there is nothing to resume")
+    rewind(run_dir)
+    config.run_dir = run_dir  # It may have been moved.
+    if changes:
+        config.run_func_kwargs.update(changes)
+        _write_settings(config)
+    return _run(SubmitConfig(config, resuming=True))
+
+
+def _run(config):
+    run_func_name, run_func_kwargs = config.run_func_name, config.run_func_kwargs
     with Logger(os.path.join(config.run_dir, "log.txt")):
         print(f"dnnlib: Running {run_func_name}() on localhost...")
         start = time.time()
@@ -69,9 +92,19 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
 
 
 def load_submit_config(path):
-    """Reads back a `submit_config.txt` as an EasyDict. Only Python literals are admitted: no code is run."""
-    with open(path, encoding="utf-8") as f:
-        return SubmitConfig(**ast.literal_eval(f.read()))
+    """Reads back the `submit_config.txt` of a run directory, or that file itself. It holds Python literals, no code.
+
+    UserError if it is something else. Whoever calls the function it names has to see to it that it is a trusted one.
+    """
+    if os.path.isdir(path):
+        path = os.path.join(path, "submit_config.txt")
+    try:
+        with open(path, encoding="utf-8") as f:
+            config = SubmitConfig(**ast.literal_eval(f.read()))
+        config.run_func_name, config.run_func_kwargs = str(config.run_func_name), EasyDict(config.run_func_kwargs)
+    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
+        raise UserError(f"{path}: not the settings of a run") from None
+    return config
 
 
 def format_settings(settings, prefix=""):

@@ -5,13 +5,16 @@
 
 from .tfutil import create_session, pick_devices, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
+from .checkpoint import Checkpoints
 from .network import Network, load_snapshot, save_snapshot
-from .optimizer import Optimizer
+from .optimizer import Optimizer, SkippedUpdates
 
 __all__ = [
     "Autosummary",
+    "Checkpoints",
     "Network",
     "Optimizer",
+    "SkippedUpdates",
     "create_session",
     "load_snapshot",
     "pick_devices",

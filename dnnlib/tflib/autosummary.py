@@ -25,6 +25,18 @@ class Autosummary:
             moments[1] += float(value)
             moments[2] += float(value) ** 2
 
+    def get_state(self):
+        """What was collected since the last report, as JSON can hold it."""
+        return self._moments
+
+    def set_state(self, state):
+        """Goes on from what `get_state` gave."""
+        self._moments = {name: list(moments) for name, moments in state.items()}
+
+    def flush(self):
+        """Brings what was written to the file."""
+        self._writer.flush()
+
     def mean(self, name):
         """Mean of what was collected since the last report; NaN if nothing was."""
         count, total, _ = self._moments.get(name, (0, 0.0, 0.0))

@@ -1,5 +1,6 @@
 """Adam over any number of devices, passing over updates that are not finite."""
 
+from ..util import UserError
 from .tfutil import tf
 
 
@@ -33,6 +34,23 @@ class Optimizer:
         self.adam._create_slots([variable for _, variable in averaged])  # Here, lest their names begin with "cond/".
         update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
         return tf.add_n(losses) / len(losses), update, 1 - tf.cast(finite, tf.float32)
+
+
+class SkippedUpdates:
+    """Ends a run of which too many updates in a row are not finite."""
+
+    def __init__(self, most, in_a_row=0):
+        """most: how many in a row are borne; in_a_row: how many there were, in a resumed run."""
+        self.most, self.in_a_row = most, in_a_row
+
+    def count(self, iteration, skipped, loss, learning_rate):
+        """Takes note of an update. UserError where it is one too many."""
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if self.in_a_row > self.most:
+            raise UserError(
+                f"iteration {iteration}: {self.in_a_row} updates in a row were not finite (loss {loss}): training has "
+                f"diverged, or the data are broken; try a --learning-rate below {learning_rate:g}"
+            )
 
 
 def _average(gradients_and_variables):

@@ -1,0 +1,59 @@
+"""Checkpoints of all variables, by TensorFlow's Saver."""
+
+import glob
+import os
+import time
+
+from ..submission import resume
+from ..util import UserError
+from .tfutil import tf
+
+
+class Checkpoints:
+    """The last two checkpoints of a run (see `submission.resume` for their form)."""
+
+    def __init__(self, run_dir, minutes, keep=2):
+        """To be made once the graph is complete: all its variables are saved. minutes: see `due`."""
+        self._run_dir, self._seconds, self._keep = run_dir, 60 * minutes, keep
+        self._last = time.time()
+        self._saver = tf.train.Saver(max_to_keep=None)
+
+    def due(self):
+        """True if the last checkpoint was made more than so many minutes ago."""
+        return time.time() - self._last > self._seconds
+
+    def save(self, step, state):
+        """Saves the variables of the default session and `state`, a dictionary that JSON can hold.
+
+        Older checkpoints go only after this one has been read back whole.
+        """
+        path = resume.checkpoint_path(self._run_dir, step)
+        try:
+            self._saver.save(tf.get_default_session(), path, write_meta_graph=False, write_state=False)
+            _read_back(path)
+        except (tf.errors.OpError, ValueError) as error:
+            message = getattr(error, "message", str(error)).splitlines()[0]
+            raise UserError(f"{path}: the checkpoint cannot be written ({message})") from None
+        resume.complete_checkpoint(self._run_dir, step, state)
+        self._last = time.time()
+        for old in resume.checkpoint_steps(self._run_dir)[: -self._keep]:
+            resume.remove_checkpoint(self._run_dir, old)
+
+    def restore(self, step):
+        """Restores the variables in the default session."""
+        path = resume.checkpoint_path(self._run_dir, step)
+        try:
+            self._saver.restore(tf.get_default_session(), path)
+        except (tf.errors.OpError, ValueError) as error:
+            message = getattr(error, "message", str(error)).splitlines()[0]
+            raise UserError(f"{path}: the checkpoint cannot be read ({message})") from None
+
+
+def _read_back(path):
+    """Reads every tensor of a checkpoint, which verifies its checksums, and brings its files to the disk."""
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+    for file in glob.glob(glob.escape(path) + ".*"):
+        with open(file, "rb") as f:
+            os.fsync(f.fileno())
