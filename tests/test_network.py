@@ -116,6 +116,14 @@ def test_an_update_that_is_not_finite_is_passed_over(graph):
         np.testing.assert_array_equal(old, new)  # Adam's moments and powers as well.
 
 
+def test_too_many_skipped_updates_in_a_row_end_the_run():
+    skipped = tflib.SkippedUpdates(most=2, in_a_row=1)
+    for bad in (1, 0, 1, 1):
+        skipped.count(7, bad, float("nan"), 0.1)
+    with pytest.raises(dnnlib.UserError, match=r"iteration 8: 3 updates in a row .* --learning-rate below 0\.1"):
+        skipped.count(8, 1, float("nan"), 0.1)
+
+
 @pytest.mark.parametrize("height,width", [(1, 1), (7, 100), (33, 65), (64, 96)])
 def test_any_size_is_reflect_padded_and_cropped(graph, height, width):
     tf.set_random_seed(3)

@@ -15,7 +15,8 @@ from test_train_mri import write_set
 
 from dnnlib import safe_pickle, submission, tflib
 
-ITERATIONS = 60
+KILLS = int(os.environ.get("KILLS", "2"))
+ITERATIONS = 40 + 20 * KILLS
 
 
 def train(folder, *options, script="config.py", **kwargs):
@@ -35,9 +36,14 @@ def wait_for(condition, process):
     assert process.poll() is None, "the run ended by itself"
 
 
-def kill_at_random(folder, run_dir, process, rng):
-    """SIGKILL at any moment after the first checkpoint: in an iteration, an evaluation or while one is written."""
-    wait_for(lambda: os.path.isdir(folder / run_dir) and submission.resume.checkpoint_steps(folder / run_dir), process)
+def kill_at_random(folder, process, times_before, rng):
+    """SIGKILL at any moment once the run trains: in an iteration, an evaluation or while a checkpoint is written."""
+
+    def trains():
+        out = (folder / "out").read_text()
+        return "iter 0 " in out and out.count("Resumed after") == times_before
+
+    wait_for(trains, process)
     time.sleep(rng.uniform(0, 1.5))
     process.kill()
     process.wait()
@@ -61,13 +67,12 @@ def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options):
     whole.mkdir()
     killed.mkdir()
     finish(train(whole, *options), whole)
-    run_dir, rng = "results/00000-autoencoder-n2n", random.Random(os.environ.get("KILL_SEED", "1"))
+    run_dir, rng = "results/00000-autoencoder-n2n", random.Random(KILLS)
     process = train(killed, *options)
-    for _ in range(int(os.environ.get("KILLS", "2"))):
-        kill_at_random(killed, run_dir, process, rng)
+    for times_before in range(KILLS):
+        kill_at_random(killed, process, times_before, rng)
         assert not os.path.exists(killed / run_dir / "network_final.pickle")
         process = train(killed, "--resume", run_dir)
-        time.sleep(1)  # Let it cut its files back before the next kill is timed.
     finish(process, killed)
 
     for name in ("network_final.pickle", "network_best.pickle"):
