@@ -1,6 +1,5 @@
 """Run directories, settings, logs and failures."""
 
-import multiprocessing
 import os
 import pickle
 import re
@@ -89,18 +88,29 @@ def test_numbers_go_on_from_the_largest(tmp_path):
     assert submit._make_run_dir("results", "") == "results/00009"
 
 
-def _make_many(root, index, ready):
-    ready.wait()
-    return [submit._make_run_dir(root, f"run{index}") for _ in range(20)]
+MAKE_MANY = """
+import os, sys
+from dnnlib.submission import submit
+print("ready", flush=True)
+while not os.path.exists("go"):
+    pass
+for _ in range(20):
+    submit._make_run_dir("results", "run" + sys.argv[1])
+"""
 
 
 def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
-    context = multiprocessing.get_context("fork")
-    with context.Manager() as manager, context.Pool(4) as pool:
-        ready = manager.Barrier(4)
-        made = pool.starmap(_make_many, [(str(tmp_path / "results"), index, ready) for index in range(4)])
-    numbers = sorted(int(os.path.basename(d)[:5]) for directories in made for d in directories)
-    assert numbers == list(range(80))
+    environment = os.environ | {"PYTHONPATH": submit.SOURCE_ROOT}
+    words = [sys.executable, "-c", MAKE_MANY]
+    processes = [subprocess.Popen([*words, str(i)], stdout=subprocess.PIPE, env=environment) for i in range(4)]
+    for process in processes:
+        assert process.stdout.readline()
+    (tmp_path / "go").touch()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert sorted(int(name[:5]) for name in os.listdir("results")) == list(range(80))
+    assert all("-run" in name for name in os.listdir("results"))
 
 
 @pytest.mark.parametrize(
