@@ -2,6 +2,7 @@
 
     python dataset_tool_tf.py --input-dir datasets/imagenet --out datasets/imagenet.tfrecords
     python dataset_tool_tf.py --dead-leaves 20000 --seed 1 --out datasets/dead_leaves.tfrecords
+    python dataset_tool_tf.py --verify datasets/imagenet.tfrecords
 
 Prints a line "<number of the record> <file>" for each image, then statistics of the set. Images keep their size; every
 kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out.
@@ -57,6 +58,9 @@ class Statistics:
 def main():
     """The command line. Usage errors end with status 2, other errors of the user's with 1."""
     args = _parse_arguments()
+    if args.verify:
+        _verify(args.verify)
+        return
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # File names are bytes; print them as they are.
     images.check_output(args.out)
     statistics = Statistics()
@@ -73,17 +77,32 @@ def _parse_arguments():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input-dir", metavar="DIR", help="folder of images")
     source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of images to render instead")
+    source.add_argument("--verify", metavar="FILE", help="read all of a TFRecords file, and name what is damaged")
     parser.add_argument("--seed", type=seed, help="of --dead-leaves; default 0. The same seed renders the same images")
     parser.add_argument("--size", type=positive_int, help=f"side of --dead-leaves; default {dead_leaves.SIZE} pixels")
-    parser.add_argument("--out", metavar="FILE", required=True, help="TFRecords file to write")
+    parser.add_argument("--out", metavar="FILE", help="TFRecords file to write")
     args = parser.parse_args()
-    if not args.out:
-        parser.error("argument --out: is empty; name a file to write")
-    if args.input_dir is not None and (args.seed is not None or args.size is not None):
-        parser.error("--seed and --size go with --dead-leaves, not with --input-dir")
+    if not args.verify and not args.out:
+        parser.error("argument --out: name a file to write")
+    if args.dead_leaves is None and (args.seed is not None or args.size is not None):
+        parser.error("--seed and --size go with --dead-leaves only")
     if args.size is not None and not _SIZES[0] <= args.size <= _SIZES[1]:
         parser.error(f"argument --size: {args.size} is not within {_SIZES[0]}..{_SIZES[1]}")
     return args
+
+
+def _verify(path):
+    """Reads every image of a TFRecords file. UserError at the end, if records were damaged; each is named."""
+    records, damaged = tfrecords.ImageRecords(path), 0
+    for record in dnnlib.util.progress(range(len(records)), unit="image"):
+        try:
+            records.read(record)
+        except dnnlib.UserError as error:
+            tqdm.write(f"damaged: {error}", file=sys.stderr)
+            damaged += 1
+    if damaged:
+        raise dnnlib.UserError(f"{path}: {damaged} of {len(records)} records are damaged; make it anew")
+    print(f"{path}: {len(records)} images, all whole")
 
 
 def _list_shuffled(folder):

@@ -133,3 +133,16 @@ def test_pixels_in_flight_are_bounded_and_in_order(monkeypatch, tmp_path):
         taken.append(path)
         assert mode == "RGB" and pixels[0, 0, 0] == int(os.path.basename(path)[0])
     assert taken == paths and most > 900
+
+
+def test_verify_names_every_damaged_record(command, training_file, tmp_path):
+    done = command("dataset_tool_tf.py", "--verify", training_file)
+    assert done.returncode == 0 and done.stdout == f"{training_file}: 4 images, all whole\n"
+    data = bytearray(open(training_file, "rb").read())
+    data[1000] ^= 1
+    data[-1000] ^= 1
+    (tmp_path / "bad.tfrecords").write_bytes(data)
+    done = command("dataset_tool_tf.py", "--verify", "bad.tfrecords")
+    assert done.returncode == 1
+    damaged = [f"damaged: bad.tfrecords: record {k} is damaged: its checksum is wrong" for k in (0, 3)]
+    assert done.stderr.splitlines() == [*damaged, "error: bad.tfrecords: 2 of 4 records are damaged; make it anew"]
