@@ -32,8 +32,8 @@ class Checkpoints:
             self._saver.save(tf.get_default_session(), path, write_meta_graph=False, write_state=False)
             _read_back(path)
         except (tf.errors.OpError, ValueError) as error:
-            message = getattr(error, "message", str(error)).splitlines()[0]
-            raise UserError(f"{path}: the checkpoint cannot be written ({message})") from None
+            resume.remove_checkpoint(self._run_dir, step)  # Half of one, on a disk that may be full.
+            raise UserError(f"{path}: the checkpoint cannot be written: {_reason(error)}") from None
         resume.complete_checkpoint(self._run_dir, step, state)
         self._last = time.time()
         for old in resume.checkpoint_steps(self._run_dir)[: -self._keep]:
@@ -45,8 +45,13 @@ class Checkpoints:
         try:
             self._saver.restore(tf.get_default_session(), path)
         except (tf.errors.OpError, ValueError) as error:
-            message = getattr(error, "message", str(error)).splitlines()[0]
-            raise UserError(f"{path}: the checkpoint cannot be read ({message})") from None
+            raise UserError(f"{path}: the checkpoint cannot be read: {_reason(error)}") from None
+
+
+def _reason(error):
+    """What TensorFlow has to say in the middle of a long message, after the place in the graph and the file's name."""
+    lines = getattr(error, "message", str(error)).split("\n\t [[")[0].splitlines()
+    return lines[-1].rpartition("; ")[2]
 
 
 def _read_back(path):

@@ -1,0 +1,69 @@
+"""Checkpoints: two are kept, only complete ones count, what cannot be written or read is said."""
+
+import os
+import resource
+
+import numpy as np
+import pytest
+
+import dnnlib
+from dnnlib import submission, tflib
+from dnnlib.submission import resume
+from dnnlib.tflib import tf
+
+
+@pytest.fixture
+def variable():
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        value = tf.get_variable("x", [100000], initializer=tf.zeros_initializer())
+        session.run(value.initializer)
+        yield value
+
+
+def test_the_last_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
+    run_dir, session = str(tmp_path), tf.get_default_session()
+    (tmp_path / "log.txt").write_text("one\n")
+    checkpoints = tflib.Checkpoints(run_dir, minutes=5)
+    for step in (1, 2, 10):
+        session.run(variable.assign(np.full(100000, step)))
+        checkpoints.save(step, {"best": step / 3})
+    assert resume.checkpoint_steps(run_dir) == [2, 10] and not checkpoints.due()
+    assert {name.split(".")[0] for name in os.listdir(tmp_path / "checkpoints")} == {"step-2", "step-10"}
+
+    session.run(variable.assign(np.zeros(100000)))
+    (tmp_path / "log.txt").write_text("one\ntwo\n")
+    (tmp_path / "events.out.tfevents.later").touch()
+    (tmp_path / "checkpoints" / "step-11.index").touch()  # Half-written when the run was killed.
+    resume.rewind(run_dir)
+    step, state = submission.newest_checkpoint(run_dir)
+    checkpoints.restore(step)
+    assert (step, state) == (10, {"best": 10 / 3}) and (session.run(variable) == 10).all()
+    assert (tmp_path / "log.txt").read_text() == "one\n"
+    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "log.txt"]
+    assert not os.path.exists(tmp_path / "checkpoints" / "step-11.index")
+
+
+def test_one_that_cannot_be_written_leaves_the_one_before(variable, tmp_path):
+    checkpoints = tflib.Checkpoints(str(tmp_path), minutes=5)
+    checkpoints.save(1, {})
+    before = sorted(os.listdir(tmp_path / "checkpoints"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(dnnlib.UserError, match=r"step-2: the checkpoint cannot be written: File too large"):
+            checkpoints.save(2, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == before
+
+
+def test_a_damaged_one_is_named(variable, tmp_path):
+    checkpoints = tflib.Checkpoints(str(tmp_path), minutes=5)
+    checkpoints.save(1, {})
+    data = tmp_path / "checkpoints" / "step-1.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(dnnlib.UserError, match=r"step-1: the checkpoint cannot be read"):
+        checkpoints.restore(1)
+    (tmp_path / "checkpoints" / "step-1.json").write_text("{}")
+    with pytest.raises(dnnlib.UserError, match=r"step-1\.json: not the record of a checkpoint"):
+        submission.newest_checkpoint(str(tmp_path))
