@@ -84,14 +84,9 @@ def _parser():
     option(
         "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
     )
-    option("--iterations", type=positive_int, metavar="N", help="length of the run")
-    option(
-        "--eval-interval",
-        default=argparse.SUPPRESS,
-        type=positive_int,
-        metavar="N",
-        help="in iterations",
-    )
+    given = {"default": argparse.SUPPRESS, "type": positive_int, "metavar": "N"}  # --long-train has other defaults.
+    option("--iterations", dest="iteration_count", help="length of the run", **given)
+    option("--eval-interval", help="iterations between evaluations", **given)
     option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
@@ -119,17 +114,15 @@ def _parser():
 
 def _train(args):
     if args.resume:
-        renamed = {"iterations": "iteration_count"}
         if "validation_dir" in args.given:
             args.given["validation_dir"] = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
-        resume(args, "train.train", renamed, may_change=("iteration_count", "eval_interval", "checkpoint_minutes"))
+        resume(args, "train.train", may_change=("iteration_count", "eval_interval", "checkpoint_minutes"))
         return
     settings = EasyDict(TRAIN)
     if args.long_train:
         settings.update(LONG_TRAIN)
     for name in settings:
         settings[name] = args.get(name, settings[name])
-    settings.iteration_count = args.iterations or settings.iteration_count
     settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
     settings.noise_settings = NOISE[settings.noise]
     if settings.crop_size % 32:

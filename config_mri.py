@@ -112,7 +112,7 @@ def _parser():
 
 def _train(args):
     if args.resume:
-        resume(args, "train_mri.train", {}, may_change=("snapshot_interval", "checkpoint_minutes"))
+        resume(args, "train_mri.train", may_change=("snapshot_interval", "checkpoint_minutes"))
         return
     settings = EasyDict(TRAIN, **DATA)
     settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})

@@ -66,7 +66,8 @@ def train(
         )
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         session.run([tf.global_variables_initializer(), iterator.initializer])
-        step = {"loss": loss, "skipped": skipped, "update": update, "noisy": noisy, "target": target, "clean": clean}
+        step = {"loss": loss, "skipped": skipped, "update": update}
+        step_and_batch = step | {"noisy": noisy, "target": target, "clean": clean}
 
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, data.errors_named():
@@ -78,12 +79,13 @@ def train(
                 reporter.evaluate(0)
                 checkpoints.save(0, reporter.get_state())
             for i in range(start, iteration_count):
+                last = i + 1 == iteration_count
+                evaluate = last or (i + 1) % eval_interval == 0
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
-                values = session.run(step, {rate: lr})
+                values = session.run(step_and_batch if evaluate else step, {rate: lr})
                 reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)
-                last = i + 1 == iteration_count
-                evaluate, stop = last or (i + 1) % eval_interval == 0, ctx.stop_reason()
+                stop = ctx.stop_reason()
                 if evaluate:
                     reporter.evaluate(i + 1, values)
                 if evaluate or stop or checkpoints.due():
@@ -139,8 +141,6 @@ class _Reporter:
                 self._save_preview(iteration, index, result)
         if batch:
             self._save_batch(iteration, batch)
-        if not psnrs:
-            raise dnnlib.UserError("no image of the validation set can be read")
         psnr = float(np.mean(psnrs))
         if psnr > self._best_psnr:
             self._best_psnr = psnr

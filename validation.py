@@ -1,6 +1,7 @@
 """Validation on folders of clean images corrupted with seeded noise, and denoising of single images."""
 
 import csv
+import os
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class ValidationSet:
 
     def __init__(self, folder, noise, seed):
         """folder: path; noise: a corruption; seed: int. UserError if the folder has no image that can be read."""
-        self.noise, self.seed = noise, seed
+        self.folder, self.noise, self.seed = folder, noise, seed
         self.paths = []
         for path in images.list_images(folder):
             try:
@@ -27,19 +28,26 @@ class ValidationSet:
             except dnnlib.UserError as error:
                 print(f"warning: left out: {error}")
         if not self.paths:
-            raise dnnlib.UserError(f"{folder}: no image there can be read")
+            raise self._nothing_readable()
 
     def evaluate(self, network):
-        """Yields for each image a Result: its name, clean, noisy and denoised as uint8 [3, H, W]."""
+        """Yields for each image a Result. UserError if none can be read, though their headers could."""
+        count = 0
         for path in self.paths:
             try:
                 clean = images.read_rgb(path)
             except dnnlib.UserError as error:
                 print(f"warning: left out: {error}")
                 continue
-            name = path.replace("\\", "/").rsplit("/", 1)[-1]
+            name = os.path.basename(path)
             noisy = self.noise.for_validation(images.to_float(clean), corruption.generator(self.seed, name))
             yield Result(name, clean, images.to_uint8(noisy), images.to_uint8(denoise(network, noisy)))
+            count += 1
+        if not count:
+            raise self._nothing_readable()
+
+    def _nothing_readable(self):
+        return dnnlib.UserError(f"{self.folder}: no image there can be read")
 
 
 class Result:
@@ -91,8 +99,6 @@ def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings
                 rows.append(result.row())
                 ctx.print("{image}  {width}x{height}  {psnr_noisy:.2f} -> {psnr_denoised:.2f} dB".format(**rows[-1]))
                 ctx.step(len(rows))
-            if not rows:
-                raise dnnlib.UserError(f"{dataset_dir}: no image there can be read")
             rows.append(_mean_row(rows))
             with dnnlib.open_atomic(ctx.path("metrics.csv"), newline="") as f:
                 writer = csv.DictWriter(f, rows[0].keys())

@@ -94,23 +94,22 @@ def submit(args, name, suffix, function, settings, needs):
     submit_run(submit_config, function, **settings)
 
 
-def resume(args, function, renamed, may_change):
+def resume(args, function, may_change):
     """Resumes the run `args.resume` of `function`. Options that are given have to agree with its settings.
 
-    renamed: {option: setting} where their names differ; may_change: settings that options may override.
+    may_change: settings that options may override.
     """
     settings = load_submit_config(args.resume)
     if settings.run_func_name != function:
         raise UserError(f"{args.resume}: is a run of {settings.run_func_name}, not of {function}")
     recorded, changes = settings.run_func_kwargs, {}
     flat = dict(recorded) | {k: v for group in recorded.values() if isinstance(group, dict) for k, v in group.items()}
-    for option, value in args.given.items():
-        name = renamed.get(option, option)
-        if option in ("command", "resume", "dry_run") or (name in flat and flat[name] == value):
+    for name, value in args.given.items():
+        if name in ("command", "resume", "dry_run") or (name in flat and flat[name] == value):
             continue
         if name not in may_change:
             has = f"has {flat[name]!r}" if name in flat else "was started without it"
-            raise UserError(f"--{option.replace('_', '-')} {value}: the run to be resumed {has}; leave it out")
+            raise UserError(f"--{name.replace('_', '-')} {value}: the run to be resumed {has}; leave it out")
         changes[name] = value
     if args.dry_run:
         print("\n".join(format_settings(recorded | changes)))
