@@ -23,6 +23,8 @@ SUBMIT = EasyDict(
 
 DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<n2n or n2c>.
 
+PRECISION = "auto"  # Of the network's arithmetic: float32, bfloat16, or auto: bfloat16 where the hardware has it.
+
 NOISE = EasyDict(
     # Standard deviation on the scale of 0..255: in training drawn uniformly for each image, in validation fixed.
     gaussian=EasyDict(train_sigma=(0.0, 50.0), validation_sigma=25.0),
@@ -74,6 +76,7 @@ def main(argv=None):
 def _parser():
     parser = Parser(__doc__)
     parser.submission_options(SUBMIT)
+    parser.precision_option(PRECISION)
 
     train = parser.command("train", "train a network")
     option = train.add_argument
@@ -116,7 +119,7 @@ def _train(args):
     if args.resume:
         if "validation_dir" in args.given:
             args.given["validation_dir"] = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
-        resume(args, "train.train", may_change=("iteration_count", "eval_interval", "checkpoint_minutes"))
+        resume(args, "train.train", may_change=("iteration_count", "eval_interval", "precision", "checkpoint_minutes"))
         return
     settings = EasyDict(TRAIN)
     if args.long_train:
@@ -125,6 +128,7 @@ def _train(args):
         settings[name] = args.get(name, settings[name])
     settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
     settings.noise_settings = NOISE[settings.noise]
+    settings.precision = args.precision
     if settings.crop_size % 32:
         raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
     needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
@@ -138,6 +142,7 @@ def _validate(args):
         dataset_dir=VALIDATION_SETS.get(args.dataset_dir, args.dataset_dir),
         noise=args.noise,
         noise_settings=NOISE[args.noise],
+        precision=args.precision,
         seed=args.seed,
     )
     needs = {settings.network_snapshot: "", settings.dataset_dir: _validation_hint(settings.dataset_dir)}
@@ -145,7 +150,7 @@ def _validate(args):
 
 
 def _infer_image(args):
-    settings = EasyDict(image=args.image, out=args.out, network_snapshot=args.network_snapshot, num_gpus=args.num_gpus)
+    settings = EasyDict({name: args[name] for name in ("image", "out", "network_snapshot", "num_gpus", "precision")})
     if args.dry_run:
         print("\n".join(dnnlib.format_settings(settings)))
         return

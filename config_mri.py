@@ -32,6 +32,8 @@ SUBMIT = EasyDict(
 
 DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>.
 
+PRECISION = "auto"  # Of the network's arithmetic: float32, bfloat16, or auto: bfloat16 where the hardware has it.
+
 DATA = EasyDict(
     data_dir="datasets",
     train_set="ixi_train.pkl",  # Made by dataset_tool_mri.py.
@@ -76,6 +78,7 @@ def main(argv=None):
 def _parser():
     parser = Parser(__doc__)
     parser.submission_options(SUBMIT)
+    parser.precision_option(PRECISION)
     parser.common("--data-dir", default=DATA.data_dir, metavar="DIR", help="folder of the data sets")
     parser.common("--valid-set", default=DATA.valid_set, metavar="FILE", help="validation set, in that folder")
     parser.common("--p-at-edge", default=CORRUPTION.p_at_edge, type=probability, metavar="P", help="of undersampling")
@@ -112,7 +115,7 @@ def _parser():
 
 def _train(args):
     if args.resume:
-        resume(args, "train_mri.train", may_change=("snapshot_interval", "checkpoint_minutes"))
+        resume(args, "train_mri.train", may_change=("precision", "snapshot_interval", "checkpoint_minutes"))
         return
     settings = EasyDict(TRAIN, **DATA)
     settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
@@ -139,7 +142,8 @@ def _validate(args):
 
 def _common_settings(args):
     post_op = None if args.post_op == "none" else args.post_op
-    return {"corruption": EasyDict(p_at_edge=args.p_at_edge), "post_op": post_op, "seed": args.seed}
+    corruption = EasyDict(p_at_edge=args.p_at_edge)
+    return {"corruption": corruption, "post_op": post_op, "precision": args.precision, "seed": args.seed}
 
 
 def _needs(args, *data_sets):

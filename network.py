@@ -1,7 +1,8 @@
 """The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1), for RGB images and for MRI slices, and its snapshots.
 
 Every public tensor is channel-first; inside it is [N, H, W, C], which convolutions run fastest on CPUs (on a GPU
-TensorFlow's layout optimiser picks the layout itself).
+TensorFlow's layout optimiser picks the layout itself). The network's `dtype` is that of its arithmetic, up to its last
+layer; its input, output and variables are float32.
 """
 
 import math
@@ -11,27 +12,28 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from dnnlib.tflib import tf
+from dnnlib.tflib import layers, tf
 
 LEAKY_SLOPE = 0.1
+RELU_GAIN = math.sqrt(2)  # Of He et al.'s initialisation.
 MULTIPLE = 32  # Five poolings: sides have to be multiples of 2^5.
 
 
-def autoencoder(x):
+def autoencoder(x, dtype=tf.float32):
     """RGB network: [N, 3, H, W] of any H, W -> [N, 3, H, W].
 
     Sides that are not, or not known to be, multiples of 32 are reflect-padded at the bottom and right, then cropped.
     """
     height, width = tf.shape(x)[2], tf.shape(x)[3]
-    y = unet(_pad_reflect(tf.transpose(x, [0, 2, 3, 1])), weight="weight", bias="bias")
+    y = unet(_pad_reflect(tf.transpose(x, [0, 2, 3, 1])), dtype, weight="weight", bias="bias")
     y = tf.transpose(y, [0, 3, 1, 2])[:, :, :height, :width]
     return tf.ensure_shape(y, x.shape)
 
 
-def autoencoder_mri(x):
+def autoencoder_mri(x, dtype=tf.float32):
     """MRI network: [N, 255, 255] -> [N, 255, 255], padded by one row and column of -0.5 (black) to 256."""
     padded = tf.pad(x[..., None], [[0, 0], [0, 1], [0, 1], [0, 0]], constant_values=-0.5)
-    return unet(padded, weight="W", bias="b")[:, :-1, :-1, 0]
+    return unet(padded, dtype, weight="W", bias="b")[:, :-1, :-1, 0]
 
 
 def restore_known(output, mask, known):
@@ -45,43 +47,38 @@ def restore_known(output, mask, known):
     return tf.math.real(tf.signal.ifft2d(spectrum * (1 - mask) + known))
 
 
-def unet(x, weight, bias):
+def unet(x, dtype, weight, bias):
     """[N, H, W, C] -> the same shape, H and W multiples of 32. `weight` and `bias`: the names of its variables."""
 
-    def conv(x, name, channels, activate=True):
+    def variables(name, channels_in, channels, gain=RELU_GAIN):
         with tf.variable_scope(name):
-            gain = math.sqrt(2) if activate else 1.0
-            w = tf.get_variable(weight, [3, 3, x.shape[-1], channels], initializer=_he_init(gain, seed_name=name))
-            b = tf.get_variable(bias, [channels], initializer=tf.zeros_initializer())
-            x = tf.nn.bias_add(tf.nn.conv2d(x, w, strides=1, padding="SAME"), b)
-            return tf.nn.leaky_relu(x, LEAKY_SLOPE) if activate else x
+            init = _he_init(gain, seed_name=name)
+            w = tf.get_variable(weight, [3, 3, channels_in, channels], initializer=init)
+            return w, tf.get_variable(bias, [channels], initializer=tf.zeros_initializer())
+
+    def conv(x, name, channels):
+        return layers.leaky_relu(layers.conv2d(x, *variables(name, x.shape[-1], channels)), LEAKY_SLOPE)
+
+    def conv_up(x, skip, name, channels):
+        """Of `x`, upsampled, and `skip`."""
+        w, b = variables(name, x.shape[-1] + skip.shape[-1], channels)
+        return layers.leaky_relu(layers.upsampled_conv2d(x, skip, w, b), LEAKY_SLOPE)
 
     channels_out = x.shape[-1]
+    x = tf.cast(x, dtype)
     skips = [x]
     x = conv(x, "enc_conv0", 48)
-    x = pool(conv(x, "enc_conv1", 48))
+    x = layers.max_pool(conv(x, "enc_conv1", 48))
     for layer in (2, 3, 4, 5):
         skips.append(x)
-        x = pool(conv(x, f"enc_conv{layer}", 48))
+        x = layers.max_pool(conv(x, f"enc_conv{layer}", 48))
     x = conv(x, "enc_conv6", 48)
     for layer in (5, 4, 3, 2):
-        x = tf.concat([upsample(x), skips.pop()], axis=-1)
-        x = conv(x, f"dec_conv{layer}", 96)
+        x = conv_up(x, skips.pop(), f"dec_conv{layer}", 96)
         x = conv(x, f"dec_conv{layer}b", 96)
-    x = tf.concat([upsample(x), skips.pop()], axis=-1)
-    x = conv(x, "dec_conv1a", 64)
-    x = conv(x, "dec_conv1b", 32)
-    return conv(x, "dec_conv1", channels_out, activate=False)
-
-
-def pool(x):
-    """2x2 max pooling: [N, H, W, C] -> [N, H/2, W/2, C]."""
-    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
-
-
-def upsample(x):
-    """Nearest-neighbour upsampling by two: [N, H, W, C] -> [N, 2H, 2W, C]."""
-    return tf.image.resize_nearest_neighbor(x, 2 * tf.shape(x)[1:3])
+    x = conv_up(x, skips.pop(), "dec_conv1a", 64)
+    x = tf.cast(conv(x, "dec_conv1b", 32), tf.float32)  # An output in bfloat16 would have steps of 1/512.
+    return layers.conv2d(x, *variables("dec_conv1", 32, channels_out, gain=1.0))
 
 
 def _pad_reflect(x):
@@ -109,17 +106,17 @@ def _he_init(gain, seed_name):
     return initializer
 
 
-def create_autoencoder():
+def create_autoencoder(dtype=tf.float32):
     """A fresh RGB network on the default graph."""
-    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None])
+    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None], dtype)
 
 
-def create_autoencoder_mri():
+def create_autoencoder_mri(dtype=tf.float32):
     """A fresh MRI network on the default graph."""
-    return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255])
+    return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255], dtype)
 
 
-def load_autoencoder(path):
+def load_autoencoder(path, dtype=tf.float32):
     """An RGB network on the default graph and session, with the values of a snapshot: ours, or the published ones.
 
     UserError if the file is anything else.
@@ -129,6 +126,6 @@ def load_autoencoder(path):
         raise dnnlib.UserError(
             f"{path}: a snapshot of '{state.build_func_name}'; only '{autoencoder.__name__}' is known"
         )
-    network = create_autoencoder()
+    network = create_autoencoder(dtype)
     network.set_values(state.variables, source=path)
     return network

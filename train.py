@@ -40,6 +40,7 @@ def train(
     learning_rate,
     ramp_down_part,
     adam,
+    precision,
     max_bad_updates,
     checkpoint_minutes,
     seed,
@@ -51,6 +52,7 @@ def train(
     data = dataset.TrainingData(train_tfrecords, crop_size, seed)
     print(f"Training on {len(data.records)} images of {train_tfrecords}.")
     devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
+    dtype = tflib.pick_dtype(precision)
 
     with tf.Graph().as_default() as graph, tflib.create_session() as session:
         tf.set_random_seed(seed)
@@ -58,7 +60,7 @@ def train(
             batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count)
             iterator = tf.data.make_initializable_iterator(batches)
             noisy, target, clean = iterator.get_next()
-        network = create_autoencoder()
+        network = create_autoencoder(dtype)
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
         optimizer = tflib.Optimizer(rate, **adam)
         loss, update, skipped = optimizer.minimize(

@@ -47,6 +47,7 @@ def train(
     augment_translation,
     post_op,
     load_network,
+    precision,
     snapshot_interval,
     max_bad_updates,
     checkpoint_minutes,
@@ -61,6 +62,7 @@ def train(
     print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
     devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
+    dtype = tflib.pick_dtype(precision)
     steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
     start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
 
@@ -70,7 +72,7 @@ def train(
             batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, start, num_epochs * steps)
             iterator = tf.data.make_initializable_iterator(batches)
             elements = iterator.get_next()
-        model = Model(post_op)
+        model = Model(post_op, dtype)
         rate = tf.placeholder(tf.float32, [])
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
         optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)

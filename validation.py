@@ -84,14 +84,14 @@ def denoise(network, x):
     return network.run(x[None])[0]
 
 
-def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings, seed):
+def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings, precision, seed):
     """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
 
     network_snapshot, dataset_dir: paths; noise, noise_settings: see `corruption.create`; seed: of the noise.
     """
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(submit_config.num_gpus)
-        network = load_autoencoder(network_snapshot)
+        network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
         validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed)
         rows = []
         with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:
@@ -108,7 +108,7 @@ def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings
         return rows[-1]["psnr_denoised"]
 
 
-def infer_image(image, out, network_snapshot, num_gpus):
+def infer_image(image, out, network_snapshot, num_gpus, precision):
     """Denoises one image file as it is, without adding noise, and writes the result as the same kind of image."""
     images.check_writable(out)
     x, kind = images.read_float(image)
@@ -118,7 +118,8 @@ def infer_image(image, out, network_snapshot, num_gpus):
     dnnlib.util.make_parents(out)
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(num_gpus)
-        images.write_float(out, denoise(load_autoencoder(network_snapshot), x), kind)
+        network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
+        images.write_float(out, denoise(network, x), kind)
     print(f"Denoised {image} to {out}.")
 
 

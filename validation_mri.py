@@ -21,12 +21,12 @@ PICTURES = 10  # How many of these are saved as final<index>.png.
 class Model:
     """The network with its post-operation, on the default graph and session."""
 
-    def __init__(self, post_op):
+    def __init__(self, post_op, dtype=tf.float32):
         """post_op: "fspec" (see `network.restore_known`) or None."""
         if post_op not in ("fspec", None):
             raise dnnlib.UserError(f"post_op '{post_op}' is not known; there are 'fspec' and None")
         self.post_op = post_op
-        self.network = create_autoencoder_mri()
+        self.network = create_autoencoder_mri(dtype)
         size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
         self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
         self._restored = self._post_process(self.network.output, self._mask, self._known)
@@ -109,13 +109,13 @@ def save_examples(ctx, model, data, settings, seed):
         images.save_uint8(ctx.path(f"final{index:05d}.png"), result.picture())
 
 
-def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, post_op, seed):
+def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, post_op, precision, seed):
     """Measures a network on a validation set; writes psnr.txt and pictures. Returns the mean clamped PSNR in dB."""
     data = dataset_mri.load(os.path.join(data_dir, valid_set))
     settings = dataset_mri.Settings(dataset_mri.Undersampling(**corruption))
     with tf.Graph().as_default(), tflib.create_session() as session:
         tflib.pick_devices(submit_config.num_gpus)
-        model = Model(post_op)
+        model = Model(post_op, tflib.pick_dtype(precision))
         session.run(tf.global_variables_initializer())
         model.load(network_snapshot)
         with dnnlib.RunContext(submit_config, max_iter=len(data)) as ctx:

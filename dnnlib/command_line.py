@@ -36,6 +36,15 @@ class Parser:
         self.common("--num-gpus", default=defaults.num_gpus, type=positive_int, metavar="N", help="GPUs to use, if any")
         self.common("--dry-run", action="store_true", help="print every setting of the run, and stop")
 
+    def precision_option(self, default):
+        """Adds the common option of `tflib.pick_dtype`."""
+        self.common(
+            "--precision",
+            default=default,
+            choices=("auto", "float32", "bfloat16"),
+            help="of the arithmetic; auto: bfloat16 where the hardware has it, else float32",
+        )
+
     @staticmethod
     def resume_option(parser):
         """Adds the option of `resume` to a subcommand."""

@@ -3,7 +3,7 @@
 `from dnnlib.tflib import tf` gives TensorFlow in graph mode, imported without its chatter.
 """
 
-from .tfutil import create_session, pick_devices, tf  # isort: skip - sets TensorFlow up before anything else uses it.
+from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints
 from .network import Network, load_snapshot, save_snapshot
@@ -18,6 +18,7 @@ __all__ = [
     "create_session",
     "load_snapshot",
     "pick_devices",
+    "pick_dtype",
     "save_snapshot",
     "tf",
 ]

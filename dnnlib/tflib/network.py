@@ -25,13 +25,14 @@ _STATE_FIELDS = {
 
 
 class Network:
-    """`build_func(x, **static_kwargs)` -> output tensor, called under the variable scope `name`.
+    """`build_func(x, dtype, **static_kwargs)` -> output tensor, called under the variable scope `name`.
 
+    dtype: of the arithmetic, which is not part of a snapshot.
     input: placeholder of `input_shape`, output: the network's output for it, vars: {local name: variable}.
     """
 
-    def __init__(self, name, build_func, input_shape, **static_kwargs):
-        self.name, self.build_func, self.static_kwargs = name, build_func, static_kwargs
+    def __init__(self, name, build_func, input_shape, dtype, **static_kwargs):
+        self.name, self.build_func, self.dtype, self.static_kwargs = name, build_func, dtype, static_kwargs
         self.input = tf.placeholder(tf.float32, input_shape, name="input")
         self.output = self.get_output_for(self.input)
         prefix = name + "/"
@@ -44,7 +45,7 @@ class Network:
     def get_output_for(self, x):
         """The network applied to the tensor `x`; it shares its variables with every other use."""
         with tf.variable_scope(self.name, reuse=tf.AUTO_REUSE):
-            return self.build_func(x, **self.static_kwargs)
+            return self.build_func(x, self.dtype, **self.static_kwargs)
 
     def run(self, x):
         """The network applied to the array `x`, in the default session."""

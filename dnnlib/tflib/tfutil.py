@@ -1,6 +1,7 @@
 """TensorFlow set up once: graph mode, quiet, deterministic; sessions and devices."""
 
 import contextlib
+import functools
 import logging
 import os
 import tempfile
@@ -26,6 +27,7 @@ def _quiet():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Notes on CPU instructions and the like.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # By default TensorFlow does without on CPUs that lack AVX-512.
 os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")  # The same seed gives the same run on a GPU too.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 with _quiet():
@@ -63,3 +65,29 @@ def pick_devices(num_gpus, minibatch_size=None):
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus[:num_gpus]]
     print(f"Computing on {num_gpus} of {len(gpus)} GPUs: {', '.join(names)}.")
     return [f"/gpu:{i}" for i in range(num_gpus)]
+
+
+def pick_dtype(precision):
+    """The type to compute in, by "float32", "bfloat16" or "auto": bfloat16 where the hardware has it, else float32.
+
+    Says which in one line.
+    """
+    native = {"amx_bf16", "avx512_bf16"} & cpu_flags()  # Instructions for products of bfloat16.
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:  # From compute capability 8.0, NVIDIA's tensor cores take bfloat16.
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        native = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
+    dtype = ("bfloat16" if native else "float32") if precision == "auto" else precision
+    print(f"Precision: {dtype}{'' if native or dtype == 'float32' else ', which this hardware computes slowly'}.")
+    return tf.as_dtype(dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def cpu_flags():
+    """Names of the instruction sets of the CPU, as Linux gives them; empty on other systems."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+            lines = [line.split(":", 1)[1] for line in f if line.startswith("flags")]
+    except OSError:
+        return frozenset()
+    return frozenset(lines[0].split()) if lines else frozenset()

@@ -1,0 +1,96 @@
+"""The fast layers against plainly written ones, in values and in gradients."""
+
+import numpy as np
+import pytest
+
+import network
+from benchmarks import plain_layers
+from dnnlib import tflib
+from dnnlib.tflib import layers, tf
+
+RNG = np.random.default_rng(0)
+SIZES = [(2, 6, 10), (1, 2, 2), (3, 1, 5)]  # Of the input at the low resolution: N, H, W.
+
+
+def draw(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def values_and_gradients(function, arrays, static):
+    """`function` of the arrays, and its gradients by them for some fixed dy, as arrays."""
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        tensors = [
+            tf.placeholder(tf.float32, a.shape if static or a.ndim < 4 else [None] * 3 + [a.shape[3]]) for a in arrays
+        ]
+        # Kernel and bias have static shapes always, as variables have.
+        tensors[-2].set_shape(arrays[-2].shape)
+        output = function(*tensors)
+        dy = tf.sin(tf.cast(tf.reshape(tf.range(tf.size(output)), tf.shape(output)), tf.float32))
+        gradients = tf.gradients(output, tensors, dy)
+        return session.run([output, *gradients], dict(zip(tensors, arrays)))
+
+
+def assert_same(fast, plain, tolerance=2e-5):
+    for a, b in zip(fast, plain):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize("by_products", [False, True])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [(5, 4, 7), (16, 16, 8)])
+def test_convolutions(monkeypatch, size, channels, static, by_products):
+    monkeypatch.setattr(layers, "_products_are_faster", lambda: by_products)
+    (n, h, w), (c, s, out) = size, channels
+    arrays = [draw(n, h, w, c), draw(n, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)]
+
+    def compute(layers, x, skip, kernel, bias):
+        return layers.leaky_relu(layers.upsampled_conv2d(x, skip, kernel, bias), 0.1)
+
+    results = [
+        values_and_gradients(lambda *args, of=of: compute(of, *args), arrays, static) for of in (layers, plain_layers)
+    ]
+    assert_same(*results)
+
+    arrays = [draw(n, h, w, c), draw(3, 3, c, out), draw(out)]
+    results = [
+        values_and_gradients(lambda *args, of=of: of.leaky_relu(of.conv2d(*args), 0.1), arrays, static)
+        for of in (layers, plain_layers)
+    ]
+    assert_same(*results)
+
+
+def step(layers_used, dtype, monkeypatch, x):
+    """Output and gradients of the RGB network for a minibatch."""
+    monkeypatch.setattr(network, "layers", layers_used)
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        tf.set_random_seed(1)
+        net = network.create_autoencoder(dtype)
+        images = tf.constant(x)
+        output = net.get_output_for(images)
+        gradients = tf.gradients(tf.reduce_mean(tf.square(output - images)), list(net.vars.values()))
+        session.run(tf.global_variables_initializer())
+        assert output.dtype == tf.float32
+        return session.run([output, *gradients])
+
+
+@pytest.mark.parametrize("by_products", [False, True])
+def test_network_in_both_precisions(monkeypatch, by_products):
+    """To rounding in float32, which now and then changes a sign before leaky ReLU; in bfloat16, of 8 bits, roughly."""
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, [2, 3, 64, 32]).astype(np.float32)
+    plain = step(plain_layers, tf.float32, monkeypatch, x)
+    monkeypatch.setattr(layers, "_products_are_faster", lambda: by_products)
+    assert_same(step(layers, tf.float32, monkeypatch, x), plain, tolerance=1e-3)
+    for a, b in zip(step(layers, tf.bfloat16, monkeypatch, x), plain):
+        assert np.abs(a - b).max() < 0.25 * np.abs(b).max()
+        assert np.vdot(a, b) > 0.97 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_precision_auto_follows_the_hardware(monkeypatch, capsys):
+    for flags, expected in (({"avx2"}, tf.float32), ({"avx512f", "amx_bf16"}, tf.bfloat16)):
+        monkeypatch.setattr(tflib.tfutil, "cpu_flags", lambda flags=flags: flags)
+        assert tflib.pick_dtype("auto") == expected
+        assert f"Precision: {expected.name}." in capsys.readouterr().out
+    monkeypatch.setattr(tflib.tfutil, "cpu_flags", lambda: {"avx2"})
+    assert tflib.pick_dtype("bfloat16") == tf.bfloat16
+    assert "slowly" in capsys.readouterr().out
