@@ -1,4 +1,4 @@
-"""Corruptions: the published numbers, and the TensorFlow form against the NumPy form in distribution."""
+"""Corruptions: the published numbers, and the form for training against that for validation in distribution."""
 
 import numpy as np
 import pytest
@@ -28,12 +28,13 @@ def training_draws(noise, x, seeds):
         return np.stack([session.run(noisy, {seed: s}) for s in seeds])
 
 
-@pytest.mark.parametrize("level", [-0.5, -0.45, 0.1, 0.5])  # Rates 0, 1.5, 18 and 30: each of the samplers within.
+@pytest.mark.parametrize("level", [0, 13, 153, 255])  # Poisson rates 0, 1.5, 18 and 30.
 @pytest.mark.parametrize("name,strength", [("gaussian", 25.0), ("poisson", 30.0)])
 def test_both_forms_agree_in_distribution(name, strength, level):
     kind = {"gaussian": "sigma", "poisson": "lambda"}[name]
     noise = corruption.create(name, **{f"train_{kind}": (strength, strength), f"validation_{kind}": strength})
-    x = np.full([3, 200, 200], level, np.float32)
+    level = np.float32(level / 255 - 0.5)
+    x = np.full([3, 200, 200], level)
     a = training_draws(noise, x, [(1, 2)])[0].ravel()
     b = noise.for_validation(x, np.random.default_rng(3)).ravel()
     if a.std() == 0:  # No light, no noise.
@@ -56,6 +57,28 @@ def test_training_strength_is_drawn_per_image_over_its_whole_range(name, setting
     strengths = deviations * 255 if name == "gaussian" else 0.75 / np.maximum(deviations, 1e-3) ** 2
     uniform = stats.kstest(np.minimum(strengths / 50, 1), "uniform")
     assert uniform.statistic < 0.12
+
+
+@pytest.mark.parametrize("white", [0.001, 0.5, 7.0, 50.0])
+@pytest.mark.parametrize("size", [12288, 400000])  # Coarse and fine guide tables.
+def test_photon_counts_have_their_distribution_at_every_level(white, size):
+    rng = np.random.default_rng(5)
+    levels = rng.choice(np.array([0, 1, 30, 128, 254, 255], np.uint8), size)
+    counts = corruption.poisson_counts(levels.reshape(2, -1), white, rng).ravel()
+    assert counts.dtype == np.float32
+    for level in np.unique(levels):
+        mean, found = white * level / 255, counts[levels == level]
+        if mean == 0:
+            assert not found.any()
+            continue
+        low, high = stats.poisson.ppf([1e-3, 1 - 1e-3], mean)
+        edges = np.arange(low - 1, high + 1)  # Both tails in one class each.
+        observed = np.bincount(np.searchsorted(edges, found), minlength=len(edges) + 1)
+        expected = np.diff(np.concatenate([[0], stats.poisson.cdf(edges, mean), [1]])) * found.size
+        merged = expected >= 5
+        observed, expected = (np.append(x[merged], x[~merged].sum()) for x in (observed, expected))
+        observed, expected = observed[expected > 0], expected[expected > 0]
+        assert stats.chisquare(observed, expected).pvalue > 1e-5 if len(expected) > 1 else True
 
 
 def test_no_photons_at_all_give_finite_noise():
