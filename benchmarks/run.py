@@ -1,0 +1,271 @@
+"""How fast this project is on this machine: `python benchmarks/run.py`; half an hour on two cores.
+
+Everything is measured in one process, in turns, several rounds; figures are medians, with the lowest and highest. What
+counts are the ratios to the plain graph, the same network from TensorFlow's layers as one writes them first. Writes
+results/benchmark.json and .png. Nothing else should run meanwhile.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+
+import config
+import config_mri
+import corruption
+import dataset
+import dataset_mri
+import dnnlib
+import kspace
+import network
+import tfrecords
+from benchmarks import plain_layers
+from dnnlib import tflib
+from dnnlib.tflib import layers, tf
+from validation_mri import Model
+
+RGB, MRI = (config.TRAIN.minibatch_size, 3, 256, 256), (config_mri.TRAIN.minibatch_size, 255, 255)
+PHOTO = (1, 3, 512, 768)  # An image of the Kodak set.
+# Nominal work: multiplications and additions of the convolutions as they are written, 347,890 a pixel (MRI: 342,706).
+GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4, "convolution": 43.5}
+DRAIN, BLOCK = 5, 5  # Steps that use up what was prepared during the other cases, steps measured.
+
+
+class Case:
+    """Something to time: `run()` does it once, in a session and on a graph of its own."""
+
+    def __init__(self, build, *args, block=1, **kwargs):
+        """build: function that makes the graph and returns the operations to run; block: how many runs are one."""
+        self.block, self.seconds = block, []
+        with tf.Graph().as_default():
+            self.session = tflib.create_session()
+            with self.session.as_default():
+                fetches = build(*args, **kwargs)
+                self.session.run(tf.global_variables_initializer())
+                for initializer in tf.get_collection(tf.GraphKeys.TABLE_INITIALIZERS):
+                    self.session.run(initializer)
+        self._run = self.session.make_callable(fetches)
+        self._run()
+
+    def run(self):
+        """Times a block of runs."""
+        for _ in range(DRAIN if self.block > 1 else 0):
+            self._run()
+        start = time.perf_counter()
+        for _ in range(self.block):
+            self._run()
+        self.seconds.append((time.perf_counter() - start) / self.block)
+
+
+def constant(shape):
+    """Noise in a variable: a constant would be folded into the graph."""
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
+    return tf.get_variable(f"constant_{len(tf.global_variables())}", initializer=values, trainable=False)
+
+
+@contextlib.contextmanager
+def layers_of(module):
+    """Networks made in this context use the layers of `module`."""
+    network.layers = module
+    try:
+        yield
+    finally:
+        network.layers = layers
+
+
+def rgb_step(dtype, module=layers, batches=None):
+    """A training step of the RGB network: forward, backward, Adam."""
+    with layers_of(module):
+        net = network.create_autoencoder(dtype)
+        inputs = next_of(batches)[:2] if batches else [constant(RGB), constant(RGB)]
+        optimizer = tflib.Optimizer(config.TRAIN.learning_rate, **config.TRAIN.adam)
+        loss, update, _ = optimizer.minimize(
+            lambda x, y: tf.reduce_mean(tf.square(net.get_output_for(x) - y)), inputs, ["/cpu:0"]
+        )
+    return [loss.op, update]
+
+
+def mri_step(dtype, module=layers, batches=None):
+    """A training step of the MRI network, its post-operation included."""
+    with layers_of(module):
+        model = Model(config_mri.POST_OP, dtype)
+        if batches:
+            inputs = next_of(batches)
+        else:
+            mask = tf.cast(constant(MRI) > 0.4, tf.bool)
+            known = tf.cast(mask, tf.complex64) * tf.cast(constant(MRI), tf.complex64)
+            inputs = [constant(MRI), constant(MRI), mask, known]
+        optimizer = tflib.Optimizer(1e-3, beta1=0.9, **config_mri.TRAIN.adam)
+        loss, update, _ = optimizer.minimize(model.loss, inputs, ["/cpu:0"])
+    return [loss.op, update]
+
+
+def inference(dtype, module=layers):
+    """The RGB network on a photograph of 768x512."""
+    with layers_of(module):
+        return [network.create_autoencoder(dtype).get_output_for(constant(PHOTO)).op]
+
+
+def product(dtype):
+    """What the machine can do: the product of two 4096x4096 matrices."""
+    a = tf.cast(constant([4096, 4096]), dtype)
+    return [tf.matmul(a, a).op]
+
+
+def convolution(dtype):
+    """And a 3x3 convolution of 96 to 96 channels, four times 256x256."""
+    x, kernel = tf.cast(constant([4, 256, 256, 96]), dtype), tf.cast(constant([3, 3, 96, 96]), dtype)
+    return [tf.nn.conv2d(x, kernel, 1, "SAME").op]
+
+
+def next_of(batches):
+    """The next minibatch of a dataset that `batches()` makes."""
+    iterator = tf.data.make_initializable_iterator(batches())
+    tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+    return iterator.get_next()
+
+
+def photo_batches(path, noise):
+    """Minibatches of the program, as `train` makes them."""
+    data = dataset.TrainingData(path, RGB[-1], seed=0)
+    return dataset.minibatches(data, corruption.create(noise, **config.NOISE[noise]), True, RGB[0], 0, 10**6)
+
+
+def slice_batches():
+    """Minibatches of the program's MRI case, from slices of noise."""
+    slices = np.random.default_rng(0).integers(256, size=[64, 256, 256], dtype=np.uint8)
+    spectra = [kspace.spectrum_of(x[:255, :255] / np.float32(255) - np.float32(0.5)) for x in slices]
+    data = dataset_mri.MriData(slices, np.array(spectra, np.complex64))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
+    return dataset_mri.minibatches(data, settings, 0, MRI[0], 0, 10**6)
+
+
+def all_cases(path, best):
+    """{name: function that makes the Case}; path: of training images; best: the type that suits the hardware."""
+    f32, bf16, cases, real = tf.float32, tf.bfloat16, {}, {"block": BLOCK}
+    for name, step in (("RGB step", rgb_step), ("MRI step", mri_step), ("768x512", inference)):
+        cases[f"{name}, plain"] = functools.partial(Case, step, f32, plain_layers)
+        cases[f"{name}, float32"] = functools.partial(Case, step, f32)
+        cases[f"{name}, bfloat16"] = functools.partial(Case, step, bf16)
+    cases["RGB step, constant input"] = functools.partial(Case, rgb_step, best, **real)
+    for noise in ("gaussian", "poisson"):
+        batches = functools.partial(photo_batches, path, noise)
+        cases[f"RGB step, {noise} input"] = functools.partial(Case, rgb_step, best, batches=batches, **real)
+    cases["MRI step, constant input"] = functools.partial(Case, mri_step, best, **real)
+    cases["MRI step, real input"] = functools.partial(Case, mri_step, best, batches=slice_batches, **real)
+    for dtype in (f32, bf16):
+        cases[f"matrix product, {dtype.name}"] = functools.partial(Case, product, dtype)
+        cases[f"convolution, {dtype.name}"] = functools.partial(Case, convolution, dtype)
+    return cases
+
+
+def baseline(name):
+    """The case that `name` is compared with."""
+    group, kind = name.split(", ")
+    return f"{group}, {'constant input' if kind.endswith('input') else 'plain'}"
+
+
+def summarize(cases, memory):
+    """One row a case: {case, median, lowest, highest seconds, times as fast as its baseline, GFLOP/s, peak memory}."""
+    medians = {name: float(np.median(case.seconds)) for name, case in cases.items()}
+    rows = []
+    for name, case in cases.items():
+        row = {"case": name, "median": medians[name], "lowest": min(case.seconds), "highest": max(case.seconds)}
+        if baseline(name) in cases:
+            row["ratio"] = medians[baseline(name)] / medians[name]
+        row["gflops"] = GFLOP[name.split(", ")[0]] / medians[name]
+        rows.append(row | ({"peak_gib": memory[name]} if name in memory else {}))
+    return rows
+
+
+def print_table(rows):
+    """The rows as a table in Markdown."""
+    print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | peak memory, GiB |")
+    print("| --- | --- | --- | --- | --- |")
+    for row in rows:
+        seconds = "{median:.3f} ({lowest:.3f}-{highest:.3f})".format(**row)
+        ratio, peak = (f"{row[key]:.2f}" if key in row else "" for key in ("ratio", "peak_gib"))
+        print(f"| {row['case']} | {seconds} | {ratio} | {row['gflops']:.0f} | {peak} |")
+
+
+def plot(rows, path):
+    """The ratios to the baselines as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if "ratio" in row][::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(rows) + 1), layout="constrained")
+    bars = axes.barh([row["case"] for row in rows], [row["ratio"] for row in rows])
+    axes.bar_label(bars, [f"{row['ratio']:.2f}" for row in rows], padding=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("times as fast as the plain graph, or as with constant input")
+    axes.spines[["top", "right"]].set_visible(False)
+    with dnnlib.util.atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def peak_memory(name, path):
+    """GiB that a process needs which does nothing but this case, three times."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_run_alone, (name, path))
+
+
+def _run_alone(name, path):
+    case = all_cases(path, tf.float32)[name]()
+    for _ in range(2):
+        case.run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB.
+
+
+def main():
+    """Measures, prints the table, writes the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their names, or part|part|..")
+    parser.add_argument("--train-tfrecords", metavar="FILE", help="real input; by default images of noise, 481x321")
+    parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
+    args = parser.parse_args()
+    best = tflib.pick_dtype("auto")
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.train_tfrecords or os.path.join(folder, "noise.tfrecords")
+        if not args.train_tfrecords:
+            rng = np.random.default_rng(0)
+            tfrecords.write_images(path, (rng.integers(256, size=[3, 321, 481], dtype=np.uint8) for _ in range(100)))
+        builders = {k: v for k, v in all_cases(path, best).items() if any(part in k for part in args.only.split("|"))}
+        memory = {name: peak_memory(name, path) for name in builders if name.endswith(("plain", "float32", "bfloat16"))}
+        cases = {}
+        for name, build in builders.items():
+            print(f"building: {name}", file=sys.stderr)
+            cases[name] = build()
+        for number in range(args.rounds):
+            start = time.time()
+            for case in cases.values():
+                case.run()
+            left = dnnlib.format_time((args.rounds - number - 1) * (time.time() - start))
+            print(f"round {number + 1} of {args.rounds}, {left} left", file=sys.stderr)
+    rows = summarize(cases, memory)
+    print_table(rows)
+    dnnlib.util.make_parents(args.out)
+    with dnnlib.open_atomic(args.out + ".json") as f:
+        json.dump(
+            {"tensorflow": tf.__version__, "cpu_flags": sorted(tflib.tfutil.cpu_flags()), "cases": rows}, f, indent=1
+        )
+    plot(rows, args.out + ".png")
+    print(f"Written: {args.out}.json, {args.out}.png")
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)
