@@ -1,0 +1,48 @@
+"""Where the time of a training step goes, by kind of operation: `python benchmarks/profile_step.py [--plain]`.
+
+Operations that run beside each other on different cores count in full each, so the sum exceeds the time of a step.
+"""
+
+import argparse
+import collections
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import dnnlib
+from benchmarks import plain_layers
+from benchmarks.run import rgb_step
+from dnnlib import tflib
+from dnnlib.tflib import layers, tf
+
+WARM_UP = 3  # Steps.
+
+
+def main():
+    """Prints milliseconds, number and share of every kind of operation, the longest first."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain", action="store_true", help="of the plain graph")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    args = parser.parse_args()
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        step = rgb_step(tflib.pick_dtype(args.precision), plain_layers if args.plain else layers)
+        session.run(tf.global_variables_initializer())
+        for _ in range(WARM_UP):
+            session.run(step)
+        options, metadata = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
+        session.run(step, options=options, run_metadata=metadata)
+    times = collections.defaultdict(list)
+    for device in metadata.step_stats.dev_stats:
+        for node in device.node_stats:  # The label is "[CPU] name = Operation(inputs)" or the like.
+            kind = node.timeline_label.partition(" = ")[2].partition("(")[0] or "other"
+            times[kind].append((node.op_end_rel_micros - node.op_start_rel_micros) / 1000)
+    total = sum(map(sum, times.values()))
+    print("| operation | number | ms | share |\n| --- | --- | --- | --- |")
+    for kind, values in sorted(times.items(), key=lambda item: -sum(item[1])):
+        if sum(values) > 0.005 * total:
+            print(f"| {kind} | {len(values)} | {sum(values):.0f} | {sum(values) / total:.1%} |")
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)
