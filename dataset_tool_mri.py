@@ -16,7 +16,7 @@ import dnnlib
 import images
 import kspace
 from dnnlib import safe_pickle
-from dnnlib.util import atomic_path, make_parents, progress
+from dnnlib.util import atomic_path, check_output, make_parents, progress
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
@@ -165,7 +165,7 @@ def genpkl(png_dir, pkl_dir, valid_subjects):
     train, valid = split(subjects, valid_subjects)
     paths = [os.path.join(pkl_dir, name) for name in ("ixi_train.pkl", "ixi_valid.pkl")]
     for path in paths:
-        images.check_output(path)
+        check_output(path)
         make_parents(path)
     # Both appear or neither: a pair of different splits would share subjects.
     with atomic_path(paths[0]) as temporary_train, atomic_path(paths[1]) as temporary_valid:

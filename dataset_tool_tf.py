@@ -62,7 +62,7 @@ def main():
         _verify(args.verify)
         return
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # File names are bytes; print them as they are.
-    images.check_output(args.out)
+    dnnlib.util.check_output(args.out)
     statistics = Statistics()
     if args.dead_leaves:
         pixels = _render(args.dead_leaves, args.seed or 0, args.size or dead_leaves.SIZE, statistics)

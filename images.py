@@ -158,23 +158,10 @@ def check_writable(path, kind=None):
     if _format(path) not in Image.SAVE:
         suffix = os.path.splitext(path)[1]
         raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")
-    check_output(path)
+    dnnlib.util.check_output(path)
     if kind:
         sample = dnnlib.EasyDict(kind, alpha=None if kind.alpha is None else kind.alpha[:1, :1])
         try:
             _to_pillow(np.zeros([3, 1, 1]), sample).save(io.BytesIO(), format=_format(path))
         except (OSError, ValueError) as error:
             raise dnnlib.UserError(f"{path}: {error}; use .png") from None
-
-
-def check_output(path):
-    """UserError if no file of any kind could be written to `path`."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise dnnlib.UserError(f"{path}: is a folder; name a file to write")
-    while not os.path.exists(folder):  # Missing folders will be made; what counts is the one they are made in.
-        folder = os.path.dirname(folder) or "."
-    if not os.path.isdir(folder):
-        raise dnnlib.UserError(f"{path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK):
-        raise dnnlib.UserError(f"{path}: folder {folder} is not writable")

@@ -76,6 +76,19 @@ def open_atomic(path, mode="w", **kwargs):
         os.fsync(f.fileno())
 
 
+def check_output(path):
+    """UserError if no file of any kind could be written to `path`."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise UserError(f"{path}: is a folder; name a file to write")
+    while not os.path.exists(folder):  # Missing folders will be made; what counts is the one they are made in.
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"{path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: folder {folder} is not writable")
+
+
 def make_parents(path):
     """Makes the folder that `path` is to be written to. A run does not: its directory, if deleted, is to stay so."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
