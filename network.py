@@ -122,10 +122,10 @@ def load_autoencoder(path, dtype=tf.float32):
     UserError if the file is anything else.
     """
     state = tflib.load_snapshot(path)
-    if state.build_func_name != autoencoder.__name__:
-        raise dnnlib.UserError(
-            f"{path}: a snapshot of '{state.build_func_name}'; only '{autoencoder.__name__}' is known"
-        )
+    function = state.get("build_func_name", autoencoder.__name__)
+    if function != autoencoder.__name__:
+        name = dnnlib.util.printable(function)
+        raise dnnlib.UserError(f"{path}: a snapshot of '{name}'; only '{autoencoder.__name__}' is known")
     network = create_autoencoder(dtype)
     network.set_values(state.variables, source=path)
     return network

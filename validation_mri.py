@@ -9,7 +9,7 @@ import dnnlib
 import images
 import kspace
 import metrics
-from dnnlib import safe_pickle, tflib
+from dnnlib import tflib
 from dnnlib.tflib import tf
 from network import create_autoencoder_mri, restore_known
 
@@ -54,20 +54,19 @@ class Model:
             yield from self.run([dataset_mri.validation_element(data, settings, seed, i) for i in indices])
 
     def save(self, path):
-        """Writes all variables, the optimizer's included, as a pickled dictionary name -> array."""
+        """Writes all variables, the optimizer's included, as a dictionary name -> array, pickled or as safetensors."""
         variables = {_local_name(v): v for v in tf.global_variables()}
-        safe_pickle.dump(path, tf.get_default_session().run(variables))
+        tflib.save_arrays(tf.get_default_session().run(variables), path)
 
     def load(self, path):
         """Reads such a file, as this or the published project wrote it: the network, and the optimizer if it is there.
 
         UserError if it is of another network or something else.
         """
-        values = safe_pickle.load(path)
-        if not isinstance(values, dict) or not all(isinstance(v, (np.ndarray, np.generic)) for v in values.values()):
-            raise dnnlib.UserError(f"{path}: not an MRI network: not a dictionary of arrays")
-        values = {str(name).removesuffix(":0"): np.asarray(value) for name, value in values.items()}
-        self.network.set_values({n: v for n, v in values.items() if n.endswith(("/W", "/b"))}, source=path)
+        values = tflib.load_snapshot(path).variables
+        values = {name.removesuffix(":0"): value for name, value in values.items()}
+        of_the_network = {name: value for name, value in values.items() if name.endswith(("/W", "/b"))}
+        self.network.set_values(of_the_network or values, source=path)
         session, ours = tf.get_default_session(), {id(v) for v in self.network.vars.values()}
         for variable in tf.global_variables():
             value = values.get(_local_name(variable))

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .util import UserError, open_atomic
+from .util import UserError, open_atomic, printable
 
 _CHUNK = 1 << 20  # Bytes.
 
@@ -34,7 +34,7 @@ def load(path, classes=None):
         except MemoryError:
             raise UserError(f"{path}: does not fit into memory, or is damaged") from None
         except Exception as error:  # A damaged pickle can fail in every way that the functions in the table can.
-            raise UserError(f"{path}: not a pickle, truncated or damaged ({_printable(error)})") from None
+            raise UserError(f"{path}: not a pickle, truncated or damaged ({printable(error)})") from None
 
 
 def dump(path, obj, protocol=4):
@@ -89,7 +89,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def _refuse(self, what):
-        raise UserError(f"{self._path}: refused: it contains {_printable(what)}, which a file of arrays never holds")
+        raise UserError(f"{self._path}: refused: it contains {printable(what)}, which a file of arrays never holds")
 
 
 _NDARRAY = object()  # Stands for the class numpy.ndarray, which itself is not handed out.
@@ -147,9 +147,3 @@ _ADMITTED = {
     ("builtins", "frozenset"): frozenset,
     ("collections", "OrderedDict"): collections.OrderedDict,
 }
-
-
-def _printable(text):
-    """One line of plain characters, whatever a hostile file put into its names."""
-    line = str(text).encode("unicode_escape").decode("ascii")
-    return line if len(line) <= 120 else line[:117] + "..."

@@ -108,6 +108,12 @@ def progress(iterable=None, **kwargs):
     return tqdm(iterable, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), **kwargs)
 
 
+def printable(text):
+    """One line of plain characters, whatever a hostile file put into its names."""
+    line = str(text).encode("unicode_escape").decode("ascii")
+    return line if len(line) <= 120 else line[:117] + "..."
+
+
 def describe_error(error):
     """The one line that tells a user about `error`, or None where only a traceback will do (a bug)."""
     if isinstance(error, UserError):

@@ -1,10 +1,7 @@
 """The network against numbers that the published system computed (tests/golden/README.md)."""
 
-import pickle
-
 import numpy as np
 import pytest
-from PIL import Image
 
 import dnnlib
 import kspace
@@ -152,86 +149,3 @@ def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):
         assert not np.array_equal(value, c[name])
         gain = 1 if name == "dec_conv1/weight" else np.sqrt(2)
         assert value.std() == pytest.approx(gain / np.sqrt(9 * value.shape[2]), rel=5 / np.sqrt(2 * value.size))
-
-
-def test_snapshot_round_trip_and_form(graph, tmp_path):
-    path = str(tmp_path / "network.pickle")
-    net = network.create_autoencoder()
-    tf.get_default_session().run(tf.global_variables_initializer())
-    tflib.save_snapshot(net, path)
-    saved = net.get_values()
-    x = np.random.default_rng(0).uniform(-0.5, 0.5, [1, 3, 40, 50]).astype(np.float32)
-    expected = net.run(x)
-
-    state = tflib.load_snapshot(path)
-    assert (state.version, state.name, state.build_func_name) == (2, "autoencoder", "autoencoder")
-    assert "def autoencoder" in state.build_module_src
-    assert list(state.variables)[:2] == ["enc_conv0/weight", "enc_conv0/bias"]
-    with tf.Graph().as_default(), tflib.create_session():
-        loaded = network.load_autoencoder(path)
-        np.testing.assert_array_equal(loaded.run(x), expected)
-        for name, value in loaded.get_values().items():
-            np.testing.assert_array_equal(value, saved[name])
-
-
-def published_form(path, state, protocol=2):
-    """A snapshot as another program writes it: a pickle that names the class `dnnlib.tflib.network.Network`."""
-
-    class Network:
-        def __getstate__(self):
-            return state
-
-    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
-    saved, tflib.network.Network = tflib.network.Network, Network  # pickle looks the class up by its name.
-    try:
-        with open(path, "wb") as f:
-            pickle.dump(Network(), f, protocol)
-    finally:
-        tflib.network.Network = saved
-
-
-def test_published_snapshot_loads_and_its_source_is_not_run(graph, tmp_path):
-    path, trap = str(tmp_path / "published.pickle"), tmp_path / "trap"
-    net = network.create_autoencoder()
-    tf.get_default_session().run(tf.global_variables_initializer())
-    state = dnnlib.EasyDict(net.__getstate__(), static_kwargs=dnnlib.EasyDict())
-    state.build_module_src = f"open({str(trap)!r}, 'w')"
-    published_form(path, dict(state))
-    with tf.Graph().as_default(), tflib.create_session():
-        loaded = network.load_autoencoder(path).get_values()
-    np.testing.assert_array_equal(loaded["dec_conv1/weight"], net.get_values()["dec_conv1/weight"])
-    assert not trap.exists()
-
-
-def change(**fields):
-    return lambda state: state | fields
-
-
-@pytest.mark.parametrize(
-    "mistake,message",
-    [
-        (change(version=3), "version 3"),
-        (change(build_func_name="generator"), "'generator'"),
-        (change(variables=[("enc_conv0/weight", np.zeros([3, 3, 3, 48], np.float32))]), "another network"),
-        (lambda s: s | {"variables": s["variables"][1:]}, "lacks enc_conv0/weight"),
-        (
-            lambda s: s | {"variables": [(n, v[..., :1]) for n, v in s["variables"]]},
-            r"enc_conv0/weight is \[3, 3, 3, 1\]",
-        ),
-        (change(variables=7), "variables is missing or wrong"),
-    ],
-)
-def test_another_networks_snapshot_says_what_differs(graph, tmp_path, mistake, message):
-    path = str(tmp_path / "odd.pickle")
-    net = network.create_autoencoder()
-    tf.get_default_session().run(tf.global_variables_initializer())
-    published_form(path, mistake(net.__getstate__()))
-    with tf.Graph().as_default(), tflib.create_session(), pytest.raises(dnnlib.UserError, match=message):
-        network.load_autoencoder(path)
-
-
-def test_a_file_that_is_no_snapshot_is_named(graph, tmp_path):
-    path = str(tmp_path / "photo.png")
-    Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(dnnlib.UserError, match=r"photo\.png"):
-        network.load_autoencoder(path)

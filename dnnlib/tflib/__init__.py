@@ -6,8 +6,9 @@
 from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints
-from .network import Network, load_snapshot, save_snapshot
+from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
+from .snapshot import load_snapshot, save_arrays, save_snapshot
 
 __all__ = [
     "Autosummary",
@@ -19,6 +20,7 @@ __all__ = [
     "load_snapshot",
     "pick_devices",
     "pick_dtype",
+    "save_arrays",
     "save_snapshot",
     "tf",
 ]

@@ -1,27 +1,10 @@
-"""A network: the function that builds it, its variables, and its snapshot on disk.
-
-A snapshot is the pickle of a `Network`, whose state is a dictionary: version 2, name, static_kwargs, build_module_src,
-build_func_name, and variables, a list of (local name, float32 array). The source text is kept for people to read. It is
-never executed: whoever loads a snapshot builds the network from its name with code of their own.
-"""
+"""A network: the function that builds it, and its variables."""
 
 import inspect
 import sys
 
-import numpy as np
-
-from .. import safe_pickle
-from ..util import EasyDict, UserError
+from ..util import UserError, printable
 from .tfutil import tf
-
-_STATE_FIELDS = {
-    "version": int,
-    "name": str,
-    "static_kwargs": dict,
-    "build_module_src": str,
-    "build_func_name": str,
-    "variables": list,
-}
 
 
 class Network:
@@ -57,19 +40,21 @@ class Network:
 
     def set_values(self, values, source):
         """Assigns {local name: array} in the default session. UserError naming `source` if they do not fit."""
-        missing, extra = sorted(self.vars.keys() - values.keys()), sorted(values.keys() - self.vars.keys())
-        if missing or extra:
-            differences = [f"lacks {', '.join(missing[:3])}"] * bool(missing) + [f"has {', '.join(extra[:3])}"] * bool(
-                extra
-            )
-            raise UserError(f"{source}: a snapshot of another network: it {' and '.join(differences)}")
-        for name, variable in self.vars.items():
-            if values[name].shape != tuple(variable.shape):
-                raise UserError(
-                    f"{source}: a snapshot of another network: {name} is {list(values[name].shape)} there, "
-                    f"{list(variable.shape)} here"
-                )
+        differences = self._differences(values)
+        if differences:
+            raise UserError(f"{source}: a snapshot of another network: {'; '.join(differences)}")
         tf.get_default_session().run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
+
+    def _differences(self, values):
+        """In words, what keeps `values` from being this network's."""
+        here = {name: list(variable.shape) for name, variable in self.vars.items()}
+        there = {name: list(value.shape) for name, value in values.items()}
+        lists = {
+            "it lacks ": sorted(here.keys() - there.keys()),
+            "it has ": sorted(there.keys() - here.keys()),
+            "": [f"{n} is {there[n]} there, {here[n]} here" for n in here if there.get(n, here[n]) != here[n]],
+        }
+        return [words + _first_of(items) for words, items in lists.items() if items]
 
     def __getstate__(self):
         return {
@@ -85,42 +70,6 @@ class Network:
         raise UserError("a Network is loaded with dnnlib.tflib.load_snapshot, not by unpickling")
 
 
-class _State:
-    """Stands in for `Network` while its pickle is read, and keeps the state only."""
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-def save_snapshot(network, path):
-    """Writes the snapshot of `network` with its values in the default session."""
-    safe_pickle.dump(path, network)
-
-
-def load_snapshot(path):
-    """Reads a snapshot -> EasyDict of its state, `variables` as {local name: float32 array}.
-
-    Runs no code of the file's. UserError if it is missing, not a snapshot, or holds anything but names and arrays.
-    """
-    admitted = {("dnnlib.tflib.network", "Network"): _State, ("dnnlib.util", "EasyDict"): EasyDict}
-    loaded = safe_pickle.load(path, admitted)
-    state = getattr(loaded, "state", None)
-    if not isinstance(loaded, _State) or not isinstance(state, dict):
-        raise UserError(f"{path}: not a network snapshot")
-    for field, kind in _STATE_FIELDS.items():
-        if not isinstance(state.get(field), kind):
-            raise UserError(f"{path}: not a network snapshot: its {field} is missing or wrong")
-    if state["version"] != 2:
-        raise UserError(f"{path}: a snapshot of version {state['version']}; only version 2 is known")
-    return EasyDict(state, variables=_named_arrays(state["variables"], path))
-
-
-def _named_arrays(variables, path):
-    try:
-        arrays = {name: np.asarray(value) for name, value in variables}
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: not a network snapshot: its variables are not (name, array) pairs") from None
-    for name, value in arrays.items():
-        if value.dtype.kind not in "fiu":
-            raise UserError(f"{path}: not a network snapshot: variable {name} is of type {value.dtype}")
-    return {name: value.astype(np.float32) for name, value in arrays.items()}
+def _first_of(items):
+    more = f" and {len(items) - 3} more" * (len(items) > 3)
+    return ", ".join(map(printable, items[:3])) + more

@@ -1,0 +1,108 @@
+"""Networks on disk: snapshots, in two formats, told by the suffix.
+
+`.safetensors` holds the variables as float32 arrays and, in its metadata, as JSON: version 2, name, static_kwargs and
+build_func_name. Any other suffix means the pickle of a `Network`, whose state is a dictionary of these fields,
+build_module_src, and variables, a list of (local name, float32 array). The source text is kept for people to read. Both
+formats may also hold nothing but named arrays.
+
+Nothing in a snapshot is executed: whoever loads one builds the network from its name with code of their own.
+"""
+
+import json
+import os
+
+import numpy as np
+import safetensors.numpy
+
+from .. import safe_pickle
+from ..util import EasyDict, UserError, open_atomic, printable
+
+_FIELDS = {"version": int, "name": str, "static_kwargs": dict, "build_func_name": str}
+_LARGEST = 1 << 30  # Bytes: hundreds of times the networks here. A sparse file can claim any size at no cost.
+
+
+def save_snapshot(network, path):
+    """Writes the snapshot of `network` with its values in the default session."""
+    if _is_safetensors(path):
+        state = network.__getstate__()
+        _write_safetensors(path, dict(state["variables"]), {field: json.dumps(state[field]) for field in _FIELDS})
+    else:
+        safe_pickle.dump(path, network)
+
+
+def save_arrays(arrays, path):
+    """Writes a snapshot of nothing but {name: array}."""
+    if _is_safetensors(path):
+        _write_safetensors(path, arrays)
+    else:
+        safe_pickle.dump(path, arrays)
+
+
+def load_snapshot(path):
+    """Reads a snapshot -> EasyDict of its state, `variables` as {local name: float32 array}.
+
+    A file of nothing but arrays has no other state. Runs no code of the file's. UserError if it is not a snapshot, or
+    holds anything but names and arrays.
+    """
+    with open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+    if size > _LARGEST:
+        raise UserError(f"{path}: not a network snapshot: {size} bytes are too many")
+    state = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    for field, kind in _FIELDS.items():
+        if state.keys() != {"variables"} and not isinstance(state.get(field), kind):
+            raise UserError(f"{path}: not a network snapshot: its {field} is missing or wrong")
+    if state.get("version", 2) != 2:
+        raise UserError(f"{path}: a snapshot of version {state['version']}; only version 2 is known")
+    return EasyDict(state, variables=_named_arrays(state.get("variables"), path))
+
+
+class _State:
+    """Stands in for `Network` while its pickle is read, and keeps the state only."""
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+def _read_pickle(path):
+    admitted = {("dnnlib.tflib.network", "Network"): _State, ("dnnlib.util", "EasyDict"): EasyDict}
+    loaded = safe_pickle.load(path, admitted)
+    state = getattr(loaded, "state", None) if isinstance(loaded, _State) else {"variables": loaded}
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not a network snapshot")
+    return state
+
+
+def _read_safetensors(path):
+    """The library holds the sizes in the header against the file's before it makes any array."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as f:
+            metadata = f.metadata() or {}
+            state = {field: json.loads(metadata[field]) for field in _FIELDS if field in metadata}
+            return state | {"variables": {name: f.get_tensor(name) for name in f.keys()}}  # noqa: SIM118 - not a dict.
+    except Exception as error:  # The library raises errors of several kinds at a damaged file.
+        reason = printable(error)
+        raise UserError(f"{path}: not a safetensors file, truncated or damaged ({reason})") from None
+
+
+def _write_safetensors(path, arrays, metadata=None):
+    # The library writes memory as it lies: an array in another order than C's would come back scrambled.
+    arrays = {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()}
+    with open_atomic(path, "wb") as f:
+        f.write(safetensors.numpy.save(arrays, metadata))
+
+
+def _is_safetensors(path):
+    return os.path.splitext(path)[1].lower() == ".safetensors"
+
+
+def _named_arrays(variables, path):
+    """A dictionary or list of pairs from a stranger -> {name: float32 array}."""
+    try:
+        arrays = {name: np.asarray(value) for name, value in dict(variables).items()}
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: not a network snapshot: its variables are not (name, array) pairs") from None
+    for name, value in arrays.items():
+        if not isinstance(name, str) or value.dtype.kind not in "fiu":
+            raise UserError(f"{path}: not a network snapshot: variable {printable(name)} is of type {value.dtype}")
+    return {name: value.astype(np.float32) for name, value in arrays.items()}

@@ -1,0 +1,242 @@
+"""Snapshots in both formats: what is written, what is read, and what is refused."""
+
+import json
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import dnnlib
+import network
+from dnnlib import tflib
+from dnnlib.tflib import tf
+
+FORMATS = ["pickle", "safetensors"]
+FIELDS = ["version", "name", "static_kwargs", "build_module_src", "build_func_name", "variables"]  # As published.
+
+
+@pytest.fixture
+def net():
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        net = network.create_autoencoder()
+        session.run(tf.global_variables_initializer())
+        yield net
+
+
+def write_state(path, state):
+    """A snapshot as another program writes it; the pickle names the class `dnnlib.tflib.network.Network`."""
+    if path.endswith(".safetensors"):
+        metadata = {name: json.dumps(state[name]) for name in FIELDS if not name.startswith(("variables", "build_mod"))}
+        safetensors.numpy.save_file(dict(state["variables"]), path, metadata)
+        return
+
+    class Network:
+        def __getstate__(self):
+            return state
+
+    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+    saved, tflib.network.Network = tflib.network.Network, Network  # pickle looks the class up by its name.
+    try:
+        with open(path, "wb") as f:
+            pickle.dump(Network(), f, 2)
+    finally:
+        tflib.network.Network = saved
+
+
+def load_elsewhere(path, use=tflib.Network.get_values):
+    with tf.Graph().as_default(), tflib.create_session():
+        return use(network.load_autoencoder(path))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_round_trip(net, tmp_path, suffix):
+    path = str(tmp_path / f"network.{suffix}")
+    tflib.save_snapshot(net, path)
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, [1, 3, 40, 50]).astype(np.float32)
+    np.testing.assert_array_equal(load_elsewhere(path, lambda loaded: loaded.run(x)), net.run(x))
+    loaded = load_elsewhere(path)
+    for name, value in net.get_values().items():
+        np.testing.assert_array_equal(value, loaded[name])
+
+
+def test_pickle_to_safetensors_and_back_is_the_same_file(net, tmp_path):
+    first, between, last = (str(tmp_path / name) for name in ("first.pickle", "between.safetensors", "last.pickle"))
+    tflib.save_snapshot(net, first)
+    for source, target in ((first, between), (between, last)):
+        load_elsewhere(source, lambda loaded: tflib.save_snapshot(loaded, target))  # noqa: B023
+    assert open(first, "rb").read() == open(last, "rb").read()
+
+
+class Unpickler(pickle.Unpickler):
+    """The published loader's first step: NumPy's arrays, and the state of what is called Network."""
+
+    class Network:
+        def __setstate__(self, state):
+            self.state = state
+
+    def find_class(self, module, name):
+        if (module, name) == ("dnnlib.tflib.network", "Network"):
+            return self.Network
+        return super().find_class(module, name)
+
+
+def test_what_the_files_hold(net, tmp_path):
+    """The pickle has the published fields and no others; the safetensors file needs none of this code either."""
+    paths = [str(tmp_path / f"network.{suffix}") for suffix in FORMATS]
+    for path in paths:
+        tflib.save_snapshot(net, path)
+    with open(paths[0], "rb") as f:
+        state = Unpickler(f).load().state
+    assert list(state) == FIELDS
+    assert state["version"] == 2 and "def autoencoder" in state["build_module_src"]
+    assert [name for name, _ in state["variables"]][:2] == ["enc_conv0/weight", "enc_conv0/bias"]
+    with safetensors.safe_open(paths[1], framework="numpy") as f:
+        metadata = {name: json.loads(text) for name, text in f.metadata().items()}
+        assert set(f.keys()) == set(net.vars) and f.get_tensor("dec_conv1/bias").dtype == np.float32
+    expected = {"version": 2, "name": "autoencoder", "static_kwargs": {}, "build_func_name": "autoencoder"}
+    assert metadata == expected
+
+
+def test_published_snapshot_loads_and_its_source_is_not_run(net, tmp_path):
+    path, trap = str(tmp_path / "published.pickle"), tmp_path / "trap"
+    state = {"static_kwargs": dnnlib.EasyDict(), "build_module_src": f"open({str(trap)!r}, 'w')"}
+    write_state(path, net.__getstate__() | state)
+    np.testing.assert_array_equal(load_elsewhere(path)["dec_conv1/weight"], net.get_values()["dec_conv1/weight"])
+    assert not trap.exists()
+
+
+def variables(change):
+    return lambda state: state | {"variables": list(change(dict(state["variables"])).items())}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(
+    "mistake,message",
+    [
+        (lambda s: s | {"version": 3}, "version 3"),
+        (
+            lambda s: s | {"build_func_name": "generator\n"},
+            r"a snapshot of 'generator\\n'; only 'autoencoder'",
+        ),
+        (lambda s: s | {"name": 7}, "name is missing or wrong"),
+        (
+            variables(lambda v: {"enc_conv0/weight": v["enc_conv0/weight"]}),
+            "another network: it lacks dec_conv1/bias, dec_conv1/weight, dec_conv1a/bias and 32 more$",
+        ),
+        (
+            variables(lambda v: {name.replace("enc_conv0/b", "enc_conv\n0/b"): a for name, a in v.items()}),
+            r"it lacks enc_conv0/bias; it has enc_conv\\n0/bias$",
+        ),
+        (
+            variables(lambda v: {name: np.ascontiguousarray(a[..., :1]) for name, a in v.items()}),
+            r"enc_conv0/weight is \[3, 3, 3, 1\] there, \[3, 3, 3, 48\] here, .* and 33 more$",
+        ),
+        (variables(lambda v: v | {"enc_conv0/bias": np.ones(48, bool)}), "enc_conv0/bias is of type bool"),
+    ],
+)
+def test_another_networks_snapshot_says_what_differs(net, tmp_path, mistake, message, suffix):
+    path = str(tmp_path / f"odd.{suffix}")
+    write_state(path, mistake(net.__getstate__()))
+    with pytest.raises(dnnlib.UserError, match=message) as caught:
+        load_elsewhere(path)
+    assert str(caught.value).startswith(path) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("wrong", [7, [("a", "text")], [(1, np.zeros(2))], ["abc"], {"a": [1, [2]]}, [(1,)]])
+def test_variables_that_are_none(tmp_path, wrong):
+    path = str(tmp_path / "odd.pickle")
+    write_state(path, {"version": 2, "name": "n", "static_kwargs": {}, "build_func_name": "f", "variables": wrong})
+    with pytest.raises(dnnlib.UserError, match=r"odd\.pickle: not a network snapshot: (its variables are|variable )"):
+        tflib.load_snapshot(path)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_that_is_no_snapshot_is_named(tmp_path, suffix):
+    path = str(tmp_path / f"photo.{suffix}")
+    Image.new("RGB", (4, 4)).save(path, "PNG")
+    with pytest.raises(dnnlib.UserError, match=rf"photo\.{suffix}: not a .*, truncated or damaged"):
+        tflib.load_snapshot(path)
+    with pytest.raises(OSError) as caught:
+        tflib.load_snapshot(f"missing.{suffix}")
+    assert caught.value.filename == f"missing.{suffix}"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_arrays_round_trip_whatever_their_layout(tmp_path, suffix):
+    path, rng = str(tmp_path / f"arrays.{suffix}"), np.random.default_rng(0)
+    arrays = {
+        "fortran": np.asfortranarray(rng.normal(size=[2, 3]).astype(np.float32)),
+        "strided": rng.normal(size=[4, 6]).astype(np.float32)[::2, 1::2],
+        "big endian": rng.normal(size=3).astype(">f4"),
+        "no axes": np.float32(0.9),
+        "empty": np.zeros([0, 3], np.float32),
+    }
+    tflib.save_arrays(arrays, path)
+    loaded = tflib.load_snapshot(path)
+    assert set(loaded) == {"variables"} and set(loaded.variables) == set(arrays)
+    for name, value in loaded.variables.items():
+        assert value.dtype == np.float32 and value.shape == np.shape(arrays[name])
+        np.testing.assert_array_equal(value, arrays[name])
+
+
+def header(**tensors):
+    return json.dumps({name: dict(zip(("dtype", "shape", "data_offsets"), t)) for name, t in tensors.items()}).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        header(a=("F32", [1 << 40], [0, 1 << 42])),
+        header(a=("F32", [1 << 62, 1 << 62], [0, 16])),
+        header(a=("F32", [0, 1 << 62, 1 << 62], [0, 0]), b=("F32", [4], [0, 16])),
+        header(a=("F32", [4], [0, 16]), b=("F32", [4], [0, 16])),
+        header(a=("F32", [2], [0, 8])),
+        header(a=("F32", [1] * 99 + [4], [0, 16])),
+        header(a=("O", [2], [0, 16])),
+        header(a=("BF16", [8], [0, 16])),
+        b'{"__metadata__": {"version": "os.mkdir()"}, ' + header(a=("F32", [4], [0, 16]))[1:],
+        b'{"__metadata__": {"version": 2}, ' + header(a=("F32", [4], [0, 16]))[1:],
+        b"[" * 100_000,
+        b"\xff\n\x1b[31m",
+    ],
+)
+def test_a_hostile_header_is_one_line(tmp_path, text):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
+    with pytest.raises(dnnlib.UserError, match=r"x\.safetensors: not a (safetensors file|network)") as caught:
+        tflib.load_snapshot(str(path))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_a_file_of_any_claimed_size_takes_no_memory(tmp_path):
+    path, size = tmp_path / "x.safetensors", 1 << 36
+    path.write_bytes(struct.pack("<Q", 1 << 62) + bytes(100))
+    with pytest.raises(dnnlib.UserError, match="(?i)header ?too ?large"):
+        tflib.load_snapshot(str(path))
+    text = header(a=("U8", [size], [0, size]))
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + size)  # Sparse: it takes no disk either.
+    with pytest.raises(dnnlib.UserError, match="bytes are too many"):
+        tflib.load_snapshot(str(path))
+
+
+def test_damage_never_ends_in_a_traceback(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tflib.save_arrays({"weight": np.arange(20.0), "bias": np.zeros([0, 3])}, str(path))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for length in range(0, len(whole), 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(dnnlib.UserError, match=r"x\.safetensors: not a safetensors file, truncated or damaged"):
+            tflib.load_snapshot(str(path))
+    for _ in range(500):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        try:
+            tflib.load_snapshot(str(path))
+        except dnnlib.UserError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable()
