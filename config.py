@@ -3,6 +3,7 @@
     python config.py train --noise gaussian --train-tfrecords datasets/imagenet_val_raw.tfrecords
     python config.py validate --dataset-dir kodak --network-snapshot results/00000-.../network_final.pickle
     python config.py infer-image --image noisy.png --out denoised.png --network-snapshot network_final.pickle
+    python config.py export --network-snapshot network_final.pickle --out denoiser
 
 A command-line option overrides a setting of this file for one run.
 """
@@ -11,7 +12,7 @@ import argparse
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, check_exist, flag, positive_int, positive_number, resume, seed, submit
+from dnnlib.command_line import Parser, call, flag, positive_int, positive_number, resume, seed, submit
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -70,7 +71,7 @@ VALIDATION_SETS = EasyDict(
 def main(argv=None):
     """The command `config.py`. Usage errors exit with status 2."""
     args = _parser().parse(argv, default_command="train")
-    {"train": _train, "validate": _validate, "infer-image": _infer_image}[args.command](args)
+    {"train": _train, "validate": _validate, "infer-image": _infer_image, "export": _export}[args.command](args)
 
 
 def _parser():
@@ -112,6 +113,8 @@ def _parser():
     option("--image", required=True, metavar="FILE", help="noisy image")
     option("--out", required=True, metavar="FILE", help="denoised image; its suffix names the format")
     option("--network-snapshot", required=True, metavar="FILE", help="the network")
+
+    parser.export_command()
     return parser
 
 
@@ -151,13 +154,12 @@ def _validate(args):
 
 def _infer_image(args):
     settings = EasyDict({name: args[name] for name in ("image", "out", "network_snapshot", "num_gpus", "precision")})
-    if args.dry_run:
-        print("\n".join(dnnlib.format_settings(settings)))
-        return
-    check_exist({args.image: "", args.network_snapshot: ""})
-    import validation  # Brings TensorFlow, which takes seconds.
+    call(args, "validation.infer_image", settings, {args.image: "", args.network_snapshot: ""})
 
-    validation.infer_image(**settings)
+
+def _export(args):
+    settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
+    call(args, "validation.export", settings, {args.network_snapshot: ""})
 
 
 def _validation_hint(folder):

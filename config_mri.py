@@ -2,6 +2,7 @@
 
     python config_mri.py [options of train]
     python config_mri.py validate --network-snapshot results/00000-mri-.../network-final.pkl
+    python config_mri.py export --network-snapshot network-final.pkl --out denoiser
 
 A command-line option overrides a setting of this file for one run.
 """
@@ -12,6 +13,7 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.command_line import (
     Parser,
+    call,
     flag,
     nonnegative_int,
     positive_int,
@@ -72,7 +74,7 @@ SEED = 1000  # Of the initial weights, the order of slices, translations and und
 def main(argv=None):
     """The command `config_mri.py`. Usage errors exit with status 2."""
     args = _parser().parse(argv, default_command="train")
-    {"train": _train, "validate": _validate}[args.command](args)
+    {"train": _train, "validate": _validate, "export": _export}[args.command](args)
 
 
 def _parser():
@@ -110,6 +112,8 @@ def _parser():
 
     validate = parser.command("validate", "measure a network on the validation set")
     validate.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")
+
+    parser.export_command()
     return parser
 
 
@@ -138,6 +142,11 @@ def _validate(args):
     settings.update(_common_settings(args))
     needs = {args.network_snapshot: ""} | _needs(args, args.valid_set)
     submit(args, DESC, "-validate", "validation_mri.validate", settings, needs)
+
+
+def _export(args):
+    settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
+    call(args, "validation_mri.export", settings, {args.network_snapshot: ""})
 
 
 def _common_settings(args):

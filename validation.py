@@ -123,6 +123,17 @@ def infer_image(image, out, network_snapshot, num_gpus, precision):
     print(f"Denoised {image} to {out}.")
 
 
+def export(network_snapshot, out):
+    """Writes a network in the form that `out` names: see `tflib.export`.
+
+    A SavedModel takes `image` [N, 3, H, W] of any size and gives `denoised`, the same; it computes in float32.
+    """
+    tflib.check_export(out)
+    with tf.Graph().as_default(), tflib.create_session():
+        tflib.export(load_autoencoder(network_snapshot), out, input_name="image", output_name="denoised")
+    print(f"Exported {network_snapshot} to {out}.")
+
+
 def _mean_row(rows):
     measures = [name for name in rows[0] if name.startswith(("psnr", "ssim"))]
     return {"image": "mean", "width": "", "height": ""} | {n: float(np.nanmean([r[n] for r in rows])) for n in measures}

@@ -61,7 +61,7 @@ class Model:
     def load(self, path):
         """Reads such a file, as this or the published project wrote it: the network, and the optimizer if it is there.
 
-        UserError if it is of another network or something else.
+        Returns all that is in it, {name: array}. UserError if it is of another network or something else.
         """
         values = tflib.load_snapshot(path).variables
         values = {name.removesuffix(":0"): value for name, value in values.items()}
@@ -72,6 +72,7 @@ class Model:
             value = values.get(_local_name(variable))
             if id(variable) not in ours and value is not None and value.shape == tuple(variable.shape):
                 session.run(variable.initializer, {variable.initial_value: value})
+        return values
 
 
 class Result:
@@ -128,6 +129,21 @@ def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, p
         print(f"corrupted_db_clamped={corrupted_clamped:.5f}")
         print(f"test_db_clamped={clamped:.5f}")
         return clamped
+
+
+def export(network_snapshot, out):
+    """Writes a network in the form that `out` names: see `tflib.export`. A snapshot keeps the optimizer's variables.
+
+    A SavedModel takes `image` [N, 255, 255] and gives `denoised`, the same: the network without the post-operation, in
+    float32.
+    """
+    tflib.check_export(out)
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        model = Model(post_op=None)
+        session.run(tf.global_variables_initializer())
+        values = model.load(network_snapshot)
+        tflib.export(model.network, out, input_name="image", output_name="denoised", arrays=values)
+    print(f"Exported {network_snapshot} to {out}.")
 
 
 def _clamped_psnr(a, b):

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import pkgutil
 import sys
 
 from .submission import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
@@ -50,6 +51,14 @@ class Parser:
         """Adds the option of `resume` to a subcommand."""
         parser.add_argument(
             "--resume", metavar="RUN_DIR", help="go on with an interrupted run, with its settings, from its checkpoint"
+        )
+
+    def export_command(self):
+        """Adds the subcommand `export`, see `tflib.export`."""
+        parser = self.command("export", "write a network as another kind of snapshot or as a TensorFlow SavedModel")
+        parser.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")
+        parser.add_argument(
+            "--out", required=True, metavar="PATH", help="*.pickle, *.safetensors, or a new folder for a SavedModel"
         )
 
     def command(self, name, help_text):
@@ -101,6 +110,15 @@ def submit(args, name, suffix, function, settings, needs):
         return
     check_exist(needs)
     submit_run(submit_config, function, **settings)
+
+
+def call(args, function, settings, needs):
+    """Calls "module.function" with `settings`, without a run directory. With `--dry-run`, prints them instead."""
+    if args.dry_run:
+        print("\n".join(format_settings(settings)))
+        return
+    check_exist(needs)
+    pkgutil.resolve_name(function)(**settings)  # Imported only now: TensorFlow takes seconds.
 
 
 def resume(args, function, may_change):

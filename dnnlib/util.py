@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 
@@ -66,6 +67,23 @@ def atomic_path(path):
 
 
 @contextlib.contextmanager
+def atomic_folder(path):
+    """Yields a new folder beside `path`, renamed to `path` when the block succeeds and removed when it fails.
+
+    At `path` may be an empty folder; see `check_output_folder`.
+    """
+    parent, name = os.path.split(_without_slash(path))
+    temporary = tempfile.mkdtemp(prefix=f".{name}-", dir=parent or ".")
+    os.chmod(temporary, 0o777 & ~_umask())
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
 def open_atomic(path, mode="w", **kwargs):
     """`open(path, mode)` for writing, where the file appears under its name only when complete and on disk."""
     if mode.startswith("w") and "b" not in mode:
@@ -89,9 +107,24 @@ def check_output(path):
         raise UserError(f"{path}: folder {folder} is not writable")
 
 
+def check_output_folder(path):
+    """UserError if no new folder could be made at `path`; an empty one may be there."""
+    if os.path.isdir(path):
+        if os.listdir(path):
+            raise UserError(f"{path}: is not empty; name a new folder")
+    elif os.path.lexists(_without_slash(path)):
+        raise UserError(f"{path}: is a file; name a folder to write")
+    else:
+        check_output(_without_slash(path))
+
+
 def make_parents(path):
     """Makes the folder that `path` is to be written to. A run does not: its directory, if deleted, is to stay so."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    os.makedirs(os.path.dirname(_without_slash(path)) or ".", exist_ok=True)
+
+
+def _without_slash(path):
+    return os.fspath(path).rstrip(os.sep)
 
 
 def _umask():

@@ -8,7 +8,7 @@ from .autosummary import Autosummary
 from .checkpoint import Checkpoints
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
-from .snapshot import load_snapshot, save_arrays, save_snapshot
+from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
 
 __all__ = [
     "Autosummary",
@@ -16,7 +16,9 @@ __all__ = [
     "Network",
     "Optimizer",
     "SkippedUpdates",
+    "check_export",
     "create_session",
+    "export",
     "load_snapshot",
     "pick_devices",
     "pick_dtype",

@@ -6,7 +6,7 @@ import time
 
 from ..submission import resume
 from ..util import UserError
-from .tfutil import tf
+from .tfutil import reason, tf
 
 
 class Checkpoints:
@@ -33,7 +33,7 @@ class Checkpoints:
             _read_back(path)
         except (tf.errors.OpError, ValueError) as error:
             resume.remove_checkpoint(self._run_dir, step)  # Half of one, on a disk that may be full.
-            raise UserError(f"{path}: the checkpoint cannot be written: {_reason(error)}") from None
+            raise UserError(f"{path}: the checkpoint cannot be written: {reason(error)}") from None
         resume.complete_checkpoint(self._run_dir, step, state)
         self._last = time.time()
         for old in resume.checkpoint_steps(self._run_dir)[: -self._keep]:
@@ -45,13 +45,7 @@ class Checkpoints:
         try:
             self._saver.restore(tf.get_default_session(), path)
         except (tf.errors.OpError, ValueError) as error:
-            raise UserError(f"{path}: the checkpoint cannot be read: {_reason(error)}") from None
-
-
-def _reason(error):
-    """What TensorFlow has to say in the middle of a long message, after the place in the graph and the file's name."""
-    lines = getattr(error, "message", str(error)).split("\n\t [[")[0].splitlines()
-    return lines[-1].rpartition("; ")[2]
+            raise UserError(f"{path}: the checkpoint cannot be read: {reason(error)}") from None
 
 
 def _read_back(path):

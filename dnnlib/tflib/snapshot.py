@@ -15,7 +15,17 @@ import numpy as np
 import safetensors.numpy
 
 from .. import safe_pickle
-from ..util import EasyDict, UserError, open_atomic, printable
+from ..util import (
+    EasyDict,
+    UserError,
+    atomic_folder,
+    check_output,
+    check_output_folder,
+    make_parents,
+    open_atomic,
+    printable,
+)
+from .tfutil import create_session, reason, tf
 
 _FIELDS = {"version": int, "name": str, "static_kwargs": dict, "build_func_name": str}
 _LARGEST = 1 << 30  # Bytes: hundreds of times the networks here. A sparse file can claim any size at no cost.
@@ -57,6 +67,33 @@ def load_snapshot(path):
     return EasyDict(state, variables=_named_arrays(state.get("variables"), path))
 
 
+def check_export(path):
+    """UserError if `export` could not write to `path`."""
+    suffix = os.path.splitext(path)[1]
+    if _is_folder(path):
+        check_output_folder(path)
+    elif suffix.lower() not in (".pickle", ".pkl", ".safetensors"):
+        raise UserError(f"{path}: no snapshot has the suffix '{suffix}'; use .pickle or .safetensors, or end in /")
+    else:
+        check_output(path)
+
+
+def export(network, path, input_name, output_name, arrays=None):
+    """Writes `network`, its values in the default session, as `path` says: a snapshot, or a SavedModel.
+
+    The suffixes .pickle, .pkl and .safetensors are those of snapshots; one holds only `arrays` where these are given. A
+    path without a suffix, or with a slash at its end, is the folder of a SavedModel: TensorFlow is all it needs. Its
+    signature `serving_default` is `input_name` -> `output_name`, in the shapes of the network's own input and output.
+    """
+    make_parents(path)
+    if _is_folder(path):
+        _write_saved_model(network, path, input_name, output_name)
+    elif arrays is None:
+        save_snapshot(network, path)
+    else:
+        save_arrays(arrays, path)
+
+
 class _State:
     """Stands in for `Network` while its pickle is read, and keeps the state only."""
 
@@ -81,8 +118,8 @@ def _read_safetensors(path):
             state = {field: json.loads(metadata[field]) for field in _FIELDS if field in metadata}
             return state | {"variables": {name: f.get_tensor(name) for name in f.keys()}}  # noqa: SIM118 - not a dict.
     except Exception as error:  # The library raises errors of several kinds at a damaged file.
-        reason = printable(error)
-        raise UserError(f"{path}: not a safetensors file, truncated or damaged ({reason})") from None
+        what = f"not a safetensors file, truncated or damaged ({printable(error)})"
+        raise UserError(f"{path}: {what}") from None
 
 
 def _write_safetensors(path, arrays, metadata=None):
@@ -90,6 +127,29 @@ def _write_safetensors(path, arrays, metadata=None):
     arrays = {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()}
     with open_atomic(path, "wb") as f:
         f.write(safetensors.numpy.save(arrays, metadata))
+
+
+def _write_saved_model(network, path, input_name, output_name):
+    ends = [network.input.name, network.output.name]
+    session = tf.get_default_session()
+    graph_def = tf.graph_util.convert_variables_to_constants(  # Leaves what leads to the output, and nothing else.
+        session, session.graph.as_graph_def(), [network.output.op.name]
+    )
+    for node in graph_def.node:
+        node.attr.pop("_gradient_op_type", None)  # Of gradients that are not registered where there is only TensorFlow.
+    with tf.Graph().as_default(), create_session() as session, atomic_folder(path) as folder:
+        x, y = tf.import_graph_def(graph_def, return_elements=ends, name="")
+        signature = tf.saved_model.predict_signature_def({input_name: x}, {output_name: y})
+        builder = tf.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], {"serving_default": signature})
+        try:
+            builder.save()
+        except tf.errors.OpError as error:
+            raise UserError(f"{path}: the SavedModel cannot be written: {reason(error)}") from None
+
+
+def _is_folder(path):
+    return path.endswith(os.sep) or not os.path.splitext(path)[1]
 
 
 def _is_safetensors(path):

@@ -91,3 +91,9 @@ def cpu_flags():
     except OSError:
         return frozenset()
     return frozenset(lines[0].split()) if lines else frozenset()
+
+
+def reason(error):
+    """What an error of TensorFlow's says: the middle of a long message, after the place in the graph and the file."""
+    lines = getattr(error, "message", str(error)).split("\n\t [[")[0].splitlines()
+    return lines[-1].rpartition("; ")[2]

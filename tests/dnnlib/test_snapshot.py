@@ -63,14 +63,6 @@ def test_round_trip(net, tmp_path, suffix):
         np.testing.assert_array_equal(value, loaded[name])
 
 
-def test_pickle_to_safetensors_and_back_is_the_same_file(net, tmp_path):
-    first, between, last = (str(tmp_path / name) for name in ("first.pickle", "between.safetensors", "last.pickle"))
-    tflib.save_snapshot(net, first)
-    for source, target in ((first, between), (between, last)):
-        load_elsewhere(source, lambda loaded: tflib.save_snapshot(loaded, target))  # noqa: B023
-    assert open(first, "rb").read() == open(last, "rb").read()
-
-
 class Unpickler(pickle.Unpickler):
     """The published loader's first step: NumPy's arrays, and the state of what is called Network."""
 
@@ -215,7 +207,7 @@ def test_a_hostile_header_is_one_line(tmp_path, text):
 def test_a_file_of_any_claimed_size_takes_no_memory(tmp_path):
     path, size = tmp_path / "x.safetensors", 1 << 36
     path.write_bytes(struct.pack("<Q", 1 << 62) + bytes(100))
-    with pytest.raises(dnnlib.UserError, match="(?i)header ?too ?large"):
+    with pytest.raises(dnnlib.UserError, match=r"(?i)header ?too ?large"):
         tflib.load_snapshot(str(path))
     text = header(a=("U8", [size], [0, size]))
     path.write_bytes(struct.pack("<Q", len(text)) + text)
