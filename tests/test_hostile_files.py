@@ -1,0 +1,77 @@
+"""A pickle that would write a file, handed to the commands wherever they take one: refused, and nothing is written."""
+
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_train_mri import write_set
+
+import config
+import config_mri
+import dnnlib
+from dnnlib.submission import __main__ as submission_main
+
+
+class WritesAFile:
+    def __reduce__(self):
+        return open, ("mark", "w")
+
+
+SNAPSHOT = ["--network-snapshot", "hostile.pkl"]
+SETS = ["--data-dir", ".", "--valid-set", "good.pkl"]
+REFUSED = r"hostile\.pkl: refused: it contains _?io\.open"
+NO_SETTINGS = r"submit_config\.(txt|pkl): not the settings of a run"
+
+
+def repeat(argv):
+    sys.argv[1:] = argv  # Another list: see the test.
+    submission_main.main()
+
+
+@pytest.fixture(scope="module")
+def good_set(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mri") / "good.pkl"
+    write_set(str(path), 1, seed=0)
+    return path
+
+
+@pytest.mark.parametrize(
+    "main,argv,message",
+    [
+        (config.main, ["validate", "--dataset-dir", ".", *SNAPSHOT], REFUSED),
+        (config.main, ["infer-image", "--image", "image.png", "--out", "out.png", *SNAPSHOT], REFUSED),
+        (config.main, ["export", "--out", "out.safetensors", *SNAPSHOT], REFUSED),
+        (config_mri.main, ["validate", *SETS, *SNAPSHOT], REFUSED),
+        (config_mri.main, ["export", "--out", "out.safetensors", *SNAPSHOT], REFUSED),
+        (config_mri.main, ["train", *SETS, "--train-set", "good.pkl", "--load-network", "hostile.pkl"], REFUSED),
+        (config_mri.main, ["train", *SETS, "--train-set", "hostile.pkl"], REFUSED),
+        (config_mri.main, ["train", *SETS, "--train-set", "good.pkl", "--valid-set", "hostile.pkl"], REFUSED),
+        (config_mri.main, ["validate", *SETS, "--valid-set", "hostile.pkl", *SNAPSHOT], REFUSED),
+        (config.main, ["train", "--resume", "run"], NO_SETTINGS),
+        (config_mri.main, ["train", "--resume", "run"], NO_SETTINGS),
+        (repeat, ["run"], NO_SETTINGS),
+        (repeat, ["run/submit_config.pkl"], NO_SETTINGS),
+    ],
+)
+def test_every_entrance_refuses(good_set, tmp_path, monkeypatch, capsys, main, argv, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    content = pickle.dumps([np.zeros(3), WritesAFile()], 2)
+    pickle.loads(content)
+    os.remove("mark")  # It would have worked.
+
+    os.mkdir("run")
+    for name in ("hostile.pkl", "run/submit_config.pkl", "run/submit_config.txt"):
+        (tmp_path / name).write_bytes(content)
+    os.link(good_set, "good.pkl")
+    Image.new("RGB", (8, 8)).save("image.png")
+    with pytest.raises((dnnlib.UserError, SystemExit)) as caught:
+        main(argv)
+    line = capsys.readouterr().err if caught.type is SystemExit else str(caught.value)
+    assert re.search(message, line)
+    assert not os.path.exists("mark")
+    assert {*os.listdir()} - {"results"} == {"run", "hostile.pkl", "good.pkl", "image.png"}
