@@ -12,7 +12,7 @@ import argparse
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, call, flag, positive_int, positive_number, resume, seed, submit
+from dnnlib.command_line import Parser, call, decay, flag, positive_int, positive_number, resume, seed, submit
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -45,6 +45,7 @@ TRAIN = EasyDict(
     learning_rate=3e-4,
     ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
     adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
+    moving_average=0.0,  # Decay per iteration of an average of the weights, evaluated and saved instead; 0: none.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
     checkpoint_minutes=5,  # Minutes between checkpoints, which are made at every evaluation besides.
     seed=1000,  # Of the initial weights, the choice of crops, the noise of training and validation.
@@ -94,6 +95,9 @@ def _parser():
     option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
+    option(
+        "--moving-average", default=TRAIN.moving_average, type=decay, metavar="DECAY", help="of the weights; 0: none"
+    )
     option("--seed", default=TRAIN.seed, type=seed, metavar="N", help="of everything random")
 
     option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")

@@ -106,9 +106,9 @@ def _he_init(gain, seed_name):
     return initializer
 
 
-def create_autoencoder(dtype=tf.float32):
+def create_autoencoder(dtype=tf.float32, scope=None):
     """A fresh RGB network on the default graph."""
-    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None], dtype)
+    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None], dtype, scope)
 
 
 def create_autoencoder_mri(dtype=tf.float32):

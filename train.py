@@ -40,6 +40,7 @@ def train(
     learning_rate,
     ramp_down_part,
     adam,
+    moving_average,
     precision,
     max_bad_updates,
     checkpoint_minutes,
@@ -66,6 +67,11 @@ def train(
         loss, update, skipped = optimizer.minimize(
             lambda x, y: tf.reduce_mean(tf.square(network.get_output_for(x) - y)), [noisy, target], devices
         )
+        result = network
+        if moving_average:  # Made after the gradients, which are by all variables that there are.
+            result = create_autoencoder(dtype, scope="moving_average")
+            with tf.control_dependencies([update]):
+                update = result.follow(network, moving_average)
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update}
@@ -73,7 +79,7 @@ def train(
 
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, data.errors_named():
-            reporter = _Reporter(ctx, network, validation_set, graph, max_bad_updates, start, state)
+            reporter = _Reporter(ctx, result, validation_set, graph, max_bad_updates, start, state)
             if submit_config.resuming:
                 checkpoints.restore(start)
                 print(f"Resumed after iteration {start}.")
@@ -95,7 +101,7 @@ def train(
                 if stop and not last:
                     resume = f"python config.py train --resume {ctx.run_dir}"
                     raise dnnlib.UserError(f"stopped by {stop} after iteration {i + 1}; go on with: {resume}")
-            tflib.save_snapshot(network, ctx.path("network_final.pickle"))
+            tflib.save_snapshot(result, ctx.path("network_final.pickle"))
             reporter.summary.close()
             print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 

@@ -174,6 +174,11 @@ def probability(text):
     return _number(text, float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
 
 
+def decay(text):
+    """A number from 0 to below 1."""
+    return _number(text, float, lambda d: 0 <= d < 1, "a number from 0 to below 1")
+
+
 def seed(text):
     """A seed: a whole number from 0 to 2^31 - 1."""
     return _number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")

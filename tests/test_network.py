@@ -149,3 +149,17 @@ def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):
         assert not np.array_equal(value, c[name])
         gain = 1 if name == "dec_conv1/weight" else np.sqrt(2)
         assert value.std() == pytest.approx(gain / np.sqrt(9 * value.shape[2]), rel=5 / np.sqrt(2 * value.size))
+
+
+def test_a_network_follows_another_as_its_moving_average():
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        net, average = network.create_autoencoder(), network.create_autoencoder(scope="moving_average")
+        follow = average.follow(net, decay=0.75)
+        session.run(tf.global_variables_initializer())
+        start = net.get_values()
+        np.testing.assert_array_equal(average.get_values()["enc_conv0/weight"], start["enc_conv0/weight"])
+        net.set_values({name: value + 1 for name, value in start.items()}, source="")
+        for _ in range(2):
+            session.run(follow)
+        for name, value in average.get_values().items():
+            np.testing.assert_allclose(value, start[name] + 1 - 0.75**2, atol=1e-6)

@@ -8,17 +8,19 @@ from .tfutil import tf
 
 
 class Network:
-    """`build_func(x, dtype, **static_kwargs)` -> output tensor, called under the variable scope `name`.
+    """`build_func(x, dtype, **static_kwargs)` -> output tensor, called under the variable scope `scope`.
 
+    scope: `name` by default; another network on the same graph needs another one.
     dtype: of the arithmetic, which is not part of a snapshot.
     input: placeholder of `input_shape`, output: the network's output for it, vars: {local name: variable}.
     """
 
-    def __init__(self, name, build_func, input_shape, dtype, **static_kwargs):
+    def __init__(self, name, build_func, input_shape, dtype, scope=None, **static_kwargs):
         self.name, self.build_func, self.dtype, self.static_kwargs = name, build_func, dtype, static_kwargs
+        self.scope = scope or name
         self.input = tf.placeholder(tf.float32, input_shape, name="input")
         self.output = self.get_output_for(self.input)
-        prefix = name + "/"
+        prefix = self.scope + "/"
         variables = tf.global_variables(scope=prefix)
         self.vars = {v.op.name[len(prefix) :]: v for v in variables}
         with tf.name_scope("set_values"):
@@ -27,7 +29,7 @@ class Network:
 
     def get_output_for(self, x):
         """The network applied to the tensor `x`; it shares its variables with every other use."""
-        with tf.variable_scope(self.name, reuse=tf.AUTO_REUSE):
+        with tf.variable_scope(self.scope, reuse=tf.AUTO_REUSE):
             return self.build_func(x, self.dtype, **self.static_kwargs)
 
     def run(self, x):
@@ -44,6 +46,10 @@ class Network:
         if differences:
             raise UserError(f"{source}: a snapshot of another network: {'; '.join(differences)}")
         tf.get_default_session().run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
+
+    def follow(self, network, decay):
+        """Operation that makes the variables a moving average of those of `network`: v <- decay v + (1 - decay) v'."""
+        return tf.group([v.assign_sub((1 - decay) * (v - network.vars[name])) for name, v in self.vars.items()])
 
     def _differences(self, values):
         """In words, what keeps `values` from being this network's."""
