@@ -11,6 +11,7 @@ A command-line option overrides a setting of this file for one run.
 import argparse
 
 import dnnlib
+from corruption import CORRUPTIONS, LOSSES
 from dnnlib import EasyDict
 from dnnlib.command_line import Parser, call, decay, flag, positive_int, positive_number, resume, seed, submit
 
@@ -31,12 +32,22 @@ NOISE = EasyDict(
     gaussian=EasyDict(train_sigma=(0.0, 50.0), validation_sigma=25.0),
     # Photons in a white pixel, likewise.
     poisson=EasyDict(train_lambda=(0.001, 50.0), validation_lambda=30.0),
+    # Probability that a pixel is missing.
+    bernoulli=EasyDict(train_p=(0.0, 0.95), validation_p=0.5),
+    # Part of the pixels under text; size of its letters in pixels; folder of .ttf and .otf files, None: Pillow's font.
+    text=EasyDict(train_p=(0.0, 0.5), validation_p=0.25, font_size=(8, 40), font_dir=None),
+    # Probability that a pixel is replaced by a random colour.
+    impulse=EasyDict(train_p=(0.0, 0.95), validation_p=0.7),
+)
+NOISE["poisson-gaussian"] = EasyDict(  # Both of the noises of a camera: of the light and of reading it out.
+    train_lambda=(1.0, 100.0), validation_lambda=30.0, train_sigma=(0.0, 25.0), validation_sigma=10.0
 )
 
 TRAIN = EasyDict(
     train_tfrecords="datasets/imagenet_val_raw.tfrecords",  # Made by dataset_tool_tf.py.
     validation_dir="kodak",  # A folder of clean images, or a name from VALIDATION_SETS.
     noise="gaussian",  # A name from NOISE.
+    loss=None,  # "l2", "l1" or "annealed" (see corruption.py); None: the one that belongs to the noise.
     noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
     iteration_count=300_000,
     eval_interval=1_000,  # Iterations between evaluations.
@@ -83,6 +94,7 @@ def _parser():
     train = parser.command("train", "train a network")
     option = train.add_argument
     option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
+    option("--loss", default=TRAIN.loss, choices=LOSSES, help="loss; None: the one that belongs to the noise")
     option("--noise2noise", type=flag, nargs="?", const=True, default=TRAIN.noise2noise, help="noisy targets")
     option("--long-train", type=flag, nargs="?", const=True, default=False, help="the published 500,000 iterations")
     option("--train-tfrecords", default=TRAIN.train_tfrecords, metavar="FILE", help="training images")
@@ -136,6 +148,7 @@ def _train(args):
     settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
     settings.noise_settings = NOISE[settings.noise]
     settings.precision = args.precision
+    settings.loss = settings.loss or CORRUPTIONS[settings.noise].loss
     if settings.crop_size % 32:
         raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
     needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}

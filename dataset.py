@@ -71,8 +71,9 @@ class TrainingData:
 def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
     """tf.data.Dataset of the minibatches of iterations start..stop-1, prepared in parallel ahead of their use.
 
-    Each is (input, target, clean), float32 [minibatch_size, 3, size, size] in [-0.5, 0.5] but for the noise. The target
-    is another draw of the whole corruption, or the clean crop where `noise2noise` is false.
+    Each is (input, target, weight, clean), float32 [minibatch_size, 3, size, size] in [-0.5, 0.5] but for the noise.
+    The target is another draw of the whole corruption, or the clean crop where `noise2noise` is false. Its weight in
+    the loss, 0 or 1, is [minibatch_size, 1, size, size], or [minibatch_size, 1, 1, 1] where all pixels count.
     """
     size = data.crop_size
 
@@ -80,8 +81,9 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
         crop, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)
         crop, seeds = tf.ensure_shape(crop, [3, size, size]), tf.ensure_shape(seeds, [2, 2])
         clean = tf.cast(crop, tf.float32) / 255 - 0.5
-        noisy = corruption.for_training(clean, seeds[0])
-        return noisy, corruption.for_training(clean, seeds[1]) if noise2noise else clean, clean
+        noisy, _ = corruption.for_training(clean, seeds[0])
+        target = corruption.for_training(clean, seeds[1]) if noise2noise else (clean, tf.ones([1, 1, 1]))
+        return noisy, *target, clean
 
     elements = tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
     elements = elements.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -32,6 +32,7 @@ def train(
     validation_dir,
     noise,
     noise_settings,
+    loss,
     noise2noise,
     iteration_count,
     eval_interval,
@@ -49,6 +50,7 @@ def train(
     """Trains a network and leaves it as `network_final.pickle`. The settings are explained in config.py."""
     start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
     noise = corruption.create(noise, **noise_settings)
+    loss_of = corruption.loss_function(loss)
     validation_set = ValidationSet(validation_dir, noise, seed)
     data = dataset.TrainingData(train_tfrecords, crop_size, seed)
     print(f"Training on {len(data.records)} images of {train_tfrecords}.")
@@ -60,12 +62,15 @@ def train(
         with tf.name_scope("data"):
             batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count)
             iterator = tf.data.make_initializable_iterator(batches)
-            noisy, target, clean = iterator.get_next()
+            noisy, target, weight, clean = iterator.get_next()
         network = create_autoencoder(dtype)
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
+        progress = tf.placeholder(tf.float32, [], name="progress")
         optimizer = tflib.Optimizer(rate, **adam)
         loss, update, skipped = optimizer.minimize(
-            lambda x, y: tf.reduce_mean(tf.square(network.get_output_for(x) - y)), [noisy, target], devices
+            lambda x, y, w: tf.reduce_mean(w * loss_of(network.get_output_for(x) - y, progress)),
+            [noisy, target, weight],
+            devices,
         )
         result = network
         if moving_average:  # Made after the gradients, which are by all variables that there are.
@@ -90,7 +95,7 @@ def train(
                 last = i + 1 == iteration_count
                 evaluate = last or (i + 1) % eval_interval == 0
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
-                values = session.run(step_and_batch if evaluate else step, {rate: lr})
+                values = session.run(step_and_batch if evaluate else step, {rate: lr, progress: i / iteration_count})
                 reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)
                 stop = ctx.stop_reason()

@@ -56,6 +56,13 @@ def test_options_override_settings_and_common_ones_stand_anywhere(command):
     assert (expected | {"noise_settings.train_lambda": "(0.001, 50.0)"}).items() <= settings.items()
 
 
+@pytest.mark.parametrize(
+    "words,loss", [(["text"], "l1"), (["text", "--loss", "l2"], "l2"), (["gaussian", "--loss=annealed"], "annealed")]
+)
+def test_the_loss_is_the_noise_s_own_unless_given(command, words, loss):
+    assert dry_run(command, "config.py", "train", "--noise", *words)["loss"] == repr(loss)
+
+
 def test_mri_options(command):
     settings = dry_run(command, "config_mri.py", "--num-epochs", 2, "--corrupt-targets=false", "--p-at-edge", 0.05)
     assert settings["run_desc"] == "'mri-ixi_s-n2c_-ep2-lr0.001000-Cbs0.050000-At64-Pfspec-1gpu-L'"
@@ -71,6 +78,7 @@ def test_mri_options(command):
         ["config.py", "train", "--noise2noise=maybe"],
         ["config.py", "train", "--iterations", "0"],
         ["config.py", "train", "--noise", "salt"],
+        ["config.py", "train", "--loss", "l3"],
         ["config.py", "trian"],
         ["config.py", "validate"],
         ["config_mri.py", "--p-at-edge", "0"],

@@ -7,15 +7,16 @@ import corruption
 import dnnlib
 import images
 import tfrecords
+from config import NOISE
 from dataset import TrainingData, minibatches
 from dnnlib import tflib
 from dnnlib.tflib import tf
 
-NOISE = corruption.Gaussian(train_sigma=(0.0, 50.0), validation_sigma=25.0)
+GAUSSIAN = corruption.create("gaussian", **NOISE.gaussian)
 
 
-def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=NOISE):
-    """The minibatches of iterations start..stop-1: a list of (noisy, target, clean)."""
+def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN):
+    """The minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
     data = TrainingData(path, crop_size, seed)
     with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
         batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
@@ -25,17 +26,19 @@ def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_si
         return [session.run(following) for _ in range(start, stop)]
 
 
-def test_any_minibatch_can_be_made_without_those_before_it(training_file):
-    run, resumed = draw(training_file, 0, 6), draw(training_file, 4, 6)
+@pytest.mark.parametrize("name", ["gaussian", "text"])  # Drawn by TensorFlow, and by NumPy.
+def test_any_minibatch_can_be_made_without_those_before_it(training_file, name):
+    noise = corruption.create(name, **NOISE[name])
+    run, resumed = draw(training_file, 0, 6, noise=noise), draw(training_file, 4, 6, noise=noise)
     for a, b in zip(run[4:], resumed):
         for x, y in zip(a, b):
             np.testing.assert_array_equal(x, y)
-    other = draw(training_file, 0, 1, seed=6)[0]
+    other = draw(training_file, 0, 1, seed=6, noise=noise)[0]
     assert not np.array_equal(run[0][0], other[0])
 
 
 def test_input_and_target_are_independent_draws_of_noise_and_strength(training_file):
-    noisy, target, clean = (np.concatenate(x) for x in zip(*draw(training_file, 0, 40)))
+    noisy, target, _, clean = (np.concatenate(x) for x in zip(*draw(training_file, 0, 40)))
     a, b = (noisy - clean), (target - clean)
     assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.01
     strengths = a.std(axis=(1, 2, 3)), b.std(axis=(1, 2, 3))
@@ -45,9 +48,19 @@ def test_input_and_target_are_independent_draws_of_noise_and_strength(training_f
 
 
 def test_noise2clean_has_clean_targets(training_file):
-    noisy, target, clean = draw(training_file, 0, 1, noise2noise=False)[0]
+    noise = corruption.create("bernoulli", **NOISE["bernoulli"])
+    noisy, target, weight, clean = draw(training_file, 0, 1, noise2noise=False, noise=noise)[0]
     np.testing.assert_array_equal(target, clean)
+    np.testing.assert_array_equal(weight, np.ones([3, 1, 1, 1]))  # All of a clean image counts.
     assert noisy.shape == (3, 3, 32, 32) and not np.array_equal(noisy, clean)
+
+
+def test_weights_are_those_of_the_target(training_file):
+    noise = corruption.create("bernoulli", train_p=(0.5, 0.5), validation_p=0.5)
+    noisy, target, weight, _ = draw(training_file, 0, 1, noise=noise)[0]
+    assert weight.shape == (3, 1, 32, 32)
+    missing = np.broadcast_to(weight == 0, target.shape)
+    assert (target[missing] == -0.5).all() and (noisy[missing] > -0.5).any()
 
 
 def test_every_record_once_per_epoch_in_an_order_of_its_own(tmp_path):
@@ -81,7 +94,7 @@ def test_small_images_are_enlarged_without_distortion_or_overshoot(tmp_path, hei
     )  # Edges that make bicubic overshoot.
     tfrecords.write_images(path, [np.stack([board] * 3)])
     noise = corruption.Poisson(train_lambda=(5.0, 5.0), validation_lambda=30.0)
-    (noisy, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
+    (noisy, _, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
     assert clean.shape == (3, 3, 64, 64)
     assert clean.min() >= -0.5 and clean.max() <= 0.5 and np.isfinite(noisy).all()
     if min(height, width) == 20:  # A checkerboard of squares stays one: as many edges along x as along y.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import config
 from dnnlib import tflib
 from train import learning_rate_at
 
@@ -127,3 +128,22 @@ def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, trai
     assert process.returncode == 1
     assert re.match(r"error: results/00000-autoencoder-n2n\S*: no such f", stderr), stderr
     assert "Traceback" not in stderr and not os.path.exists(run_dir)
+
+
+@pytest.mark.parametrize(
+    "noise,targets",
+    [("bernoulli", "n2n"), ("bernoulli", "n2c"), ("text", "n2n"), ("impulse", "n2n"), ("poisson-gaussian", "n2n")],
+)
+def test_every_noise_trains_and_validates(tmp_path, monkeypatch, photos, training_file, noise, targets):
+    monkeypatch.chdir(tmp_path)
+    data = ["--train-tfrecords", training_file, "--validation-dir", str(photos)]
+    config.main(["train", "--noise", noise, f"--noise2noise={targets == 'n2n'}", *data, *map(str, SHORT)])
+    run_dir = f"results/00000-autoencoder-{targets}"
+    events = EventAccumulator(run_dir)
+    events.Reload()
+    assert all(point.value == 0 for point in events.Scalars("Train/overflow_frequency"))
+    assert all(0 < point.value < 2 for point in events.Scalars("Loss"))
+    snapshot = f"{run_dir}/network_final.pickle"
+    config.main(["validate", "--noise", noise, "--dataset-dir", str(photos), "--network-snapshot", snapshot])
+    measured = open("results/00001-autoencoder-validate/log.txt").read()
+    assert re.findall(r"^Average PSNR: .*$", measured, re.M)[-1] in open(f"{run_dir}/log.txt").read()
