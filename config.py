@@ -4,6 +4,8 @@
     python config.py validate --dataset-dir kodak --network-snapshot results/00000-.../network_final.pickle
     python config.py infer-image --image noisy.png --out denoised.png --network-snapshot network_final.pickle
     python config.py export --network-snapshot network_final.pickle --out denoiser
+    python config.py preview --noise text --image photo.jpg
+    python config.py compare --image photo.jpg --out compared.png text=results/00000-.../network_final.pickle
 
 A command-line option overrides a setting of this file for one run.
 """
@@ -70,6 +72,14 @@ VALIDATE = EasyDict(
     seed=1000,  # Of the noise.
 )
 
+PREVIEW = EasyDict(
+    strengths=5,  # Of the training range, evenly spaced; of each, where a noise has two.
+    size=192,  # Side in pixels of the square that is cut from the middle of the image.
+    seed=1000,  # Of the noise.
+)
+
+COMPARE = EasyDict(size=160, seed=1000)  # As above; the noise has the strength of validation.
+
 VALIDATION_SETS = EasyDict(
     kodak="datasets/kodak",  # download_kodak.py
     bsd300="datasets/BSDS300/images/test",
@@ -83,7 +93,9 @@ VALIDATION_SETS = EasyDict(
 def main(argv=None):
     """The command `config.py`. Usage errors exit with status 2."""
     args = _parser().parse(argv, default_command="train")
-    {"train": _train, "validate": _validate, "infer-image": _infer_image, "export": _export}[args.command](args)
+    commands = {"train": _train, "validate": _validate, "infer-image": _infer_image, "export": _export}
+    commands |= {"preview": _preview, "compare": _compare}
+    commands[args.command](args)
 
 
 def _parser():
@@ -131,7 +143,28 @@ def _parser():
     option("--network-snapshot", required=True, metavar="FILE", help="the network")
 
     parser.export_command()
+
+    preview = parser.command("preview", "show what a noise does to an image, over its range of strengths")
+    option = preview.add_argument
+    option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
+    option("--image", required=True, metavar="FILE", help="clean image")
+    option("--out", default="preview.png", metavar="FILE", help="the sheet of pictures")
+    option("--seed", default=PREVIEW.seed, type=seed, metavar="N", help="of the noise")
+
+    compare = parser.command("compare", "show an image corrupted, restored and clean: a row for each network")
+    option = compare.add_argument
+    option("networks", nargs="+", type=_noise_and_file, metavar="NOISE=FILE", help="kind of noise, and network for it")
+    option("--image", required=True, metavar="FILE", help="clean image")
+    option("--out", required=True, metavar="FILE", help="the sheet of pictures")
+    option("--seed", default=COMPARE.seed, type=seed, metavar="N", help="of the noise")
     return parser
+
+
+def _noise_and_file(text):
+    noise, _, path = text.partition("=")
+    if noise not in NOISE or not path:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(NOISE)}")
+    return noise, path
 
 
 def _train(args):
@@ -177,6 +210,18 @@ def _infer_image(args):
 def _export(args):
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
     call(args, "validation.export", settings, {args.network_snapshot: ""})
+
+
+def _preview(args):
+    given = {name: args[name] for name in ("noise", "image", "out", "seed")}
+    settings = EasyDict(PREVIEW | given, noise_settings=NOISE[args.noise])
+    call(args, "preview.preview", settings, {args.image: ""})
+
+
+def _compare(args):
+    given = {name: args[name] for name in ("image", "out", "num_gpus", "precision", "seed")}
+    settings = EasyDict(COMPARE | given, networks=[(noise, NOISE[noise], path) for noise, path in args.networks])
+    call(args, "validation.compare", settings, dict.fromkeys([args.image, *(path for _, path in args.networks)], ""))
 
 
 def _validation_hint(folder):

@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import skimage
-from PIL import Image, ImageDraw, ImageFont
 
 import config
 import corruption
@@ -66,19 +65,12 @@ def main():
 
 def compose(rows):
     """[(noisy, denoised, clean), ...], each uint8 [3, H, W] -> a labelled Pillow image, a row of it each."""
-    strip, gap = 30, 4  # Pixels: the height of the labels above a row, the space around the photographs.
-    height, width = (max(row[2].shape[axis] for row in rows) for axis in (1, 2))
-    size = [gap + 3 * (width + gap), len(rows) * (strip + height) + gap]
-    picture = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=18)
-    for y, row in enumerate(rows):
-        for x, (label, pixels) in enumerate(zip(("noisy", "denoised", "clean"), row)):
-            if label != "clean":
-                label += f"  {metrics.psnr(pixels, row[2], peak=255):.2f} dB"
-            left, top = gap + x * (width + gap), y * (strip + height)
-            draw.text((left + width / 2, top + strip / 2), label, fill="black", font=font, anchor="mm")
-            picture.paste(Image.fromarray(pixels.transpose(1, 2, 0)), (left, top + strip))
-    return picture
+
+    def label(kind, pixels, clean):
+        return kind if kind == "clean" else f"{kind}  {metrics.psnr(pixels, clean, peak=255):.2f} dB"
+
+    kinds = ("noisy", "denoised", "clean")
+    return images.labelled_sheet([[(label(k, x, row[2]), x) for k, x in zip(kinds, row)] for row in rows])
 
 
 def _write_photos():

@@ -72,11 +72,7 @@ class Result:
 
     def side_by_side(self, size=256):
         """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
-        _, height, width = self.clean.shape
-        y, x = max(height - size, 0) // 2, max(width - size, 0) // 2
-        return np.concatenate(
-            [v[:, y : y + size, x : x + size] for v in (self.noisy, self.denoised, self.clean)], axis=2
-        )
+        return np.concatenate([images.centre(x, size) for x in (self.noisy, self.denoised, self.clean)], axis=2)
 
 
 def denoise(network, x):
@@ -132,6 +128,28 @@ def export(network_snapshot, out):
     with tf.Graph().as_default(), tflib.create_session():
         tflib.export(load_autoencoder(network_snapshot), out, input_name="image", output_name="denoised")
     print(f"Exported {network_snapshot} to {out}.")
+
+
+def compare(image, out, networks, size, seed, num_gpus, precision):
+    """Writes a picture with a row for each network: the centre of an image corrupted, restored and clean.
+
+    networks: (noise, its settings, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
+    """
+    images.check_writable(out)
+    tflib.pick_devices(num_gpus)
+    dtype = tflib.pick_dtype(precision)
+    clean, rows = images.centre(images.read_rgb(image), size), []
+    for noise, settings, snapshot in networks:
+        rng = corruption.generator(seed, os.path.basename(image))
+        x = corruption.create(noise, **settings).for_validation(images.to_float(clean), rng)
+        with tf.Graph().as_default(), tflib.create_session():
+            y = denoise(load_autoencoder(snapshot, dtype), x)
+        row = [(noise, images.to_uint8(x)), ("restored", images.to_uint8(y))]
+        row = [(f"{label}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for label, pixels in row]
+        rows.append([*row, ("clean", clean)])
+    dnnlib.util.make_parents(out)
+    images.save(out, images.labelled_sheet(rows, font_size=13))
+    print(f"Wrote {out}.")
 
 
 def _mean_row(rows):

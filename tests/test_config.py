@@ -79,6 +79,7 @@ def test_mri_options(command):
         ["config.py", "train", "--iterations", "0"],
         ["config.py", "train", "--noise", "salt"],
         ["config.py", "train", "--loss", "l3"],
+        ["config.py", "compare", "--image", "a.png", "--out", "b.png", "salt=c.pickle"],
         ["config.py", "trian"],
         ["config.py", "validate"],
         ["config_mri.py", "--p-at-edge", "0"],

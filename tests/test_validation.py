@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import config
+import images
 import metrics
 import network
 from dnnlib import tflib
@@ -113,3 +114,19 @@ def test_mistakes_end_in_one_line(command, snapshot, tmp_path, change, status, m
 def test_identical_images_have_a_finite_psnr():
     image = np.zeros([3, 4, 4], np.uint8)
     assert metrics.psnr(image, image, peak=255) == 100
+
+
+def test_compare_shows_a_row_for_each_network(snapshot, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", "--image", str(photos / "photo0.png"), "--out", "new/sheet.png"]
+    config.main([*words, f"text={snapshot}", f"poisson-gaussian={snapshot}"])
+    sheet = images.read_rgb("new/sheet.png")
+    height, width = 80, 96
+    assert sheet.shape == (3, 2 * (height + 30) + 4, 3 * (width + 4) + 4)
+    clean = images.read_rgb(photos / "photo0.png")
+    for top in (30, height + 60):
+        noisy, restored, last = (sheet[:, top : top + height, left : left + width] for left in (4, 104, 204))
+        np.testing.assert_array_equal(last, clean)
+        assert metrics.psnr(noisy, clean, peak=255) < 25
+        np.testing.assert_allclose(restored.astype(int), noisy, atol=1)  # The network gives back its input.
+    assert not os.path.exists("results")
