@@ -70,7 +70,9 @@ class Model:
         session, ours = tf.get_default_session(), {id(v) for v in self.network.vars.values()}
         for variable in tf.global_variables():
             value = values.get(_local_name(variable))
-            if id(variable) not in ours and value is not None and value.shape == tuple(variable.shape):
+            if id(variable) in ours or value is None or value.dtype.kind not in "fiu":
+                continue
+            if value.shape == tuple(variable.shape):
                 session.run(variable.initializer, {variable.initial_value: value})
         return values
 

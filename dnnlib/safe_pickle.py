@@ -1,34 +1,50 @@
-"""Pickles that hold data only: NumPy arrays and scalars, plain containers, and classes that the caller names.
+"""Pickles that hold data only: NumPy arrays of numbers, plain containers, and classes that the caller names.
 
-An ordinary pickle is a program: it may import and call anything. Here every global a pickle asks for is looked up in a
-short table, most of whose entries are narrow stand-ins for the real thing, and whatever is not in the table is refused
-before anything is called.
+An ordinary pickle is a program: it may import and call anything, and a short one can ask for any amount of memory. Here
+only the opcodes are known that files of arrays are made of. Every global that a pickle asks for is looked up in a short
+table, most of whose entries are narrow stand-ins for the real thing, and whatever is not in the table is refused before
+anything is called. Time and memory stay within a small multiple of the file's size.
 """
 
-import collections
+import itertools
+import os
 import pickle
+import pickletools
 import re
 import struct
-from typing import ClassVar
 
 import numpy as np
 
 from .util import UserError, open_atomic, printable
 
 _CHUNK = 1 << 20  # Bytes.
+_MAX_OPCODES = 100_000  # An array takes some 30. Each can make an object of some 100 bytes, out of a byte of the file.
+_MAX_DEPTH = 50  # Of containers in each other; the settings of a run have three.
+_MAX_COPIES = 4  # Of each byte of the file; up to protocol 4, an array's bytes are copied twice.
+
+# What files of arrays are made of, in any protocol. Left out: what imports or calls in further ways, and sets.
+_OPCODES = """
+    PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    BYTEARRAY8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
+    PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ""".split()  # noqa: SIM905
 
 
 def load(path, classes=None):
     """Reads a pickle of any protocol, Python 2's included (its byte strings become str by Latin-1).
 
-    classes: further globals to admit, {(module, qualified name): class or function}. They are called with, and their
-        __setstate__ is given, whatever the file says: they must take it as coming from a stranger.
+    classes: further globals to admit, {(module, qualified name): class}. They are made without arguments; what the file
+        says goes to their __setstate__, which must take it as coming from a stranger. Those without one have no state.
 
-    UserError naming the file if it asks for anything else, or is not a pickle, truncated or damaged.
+    UserError naming the file if it asks for anything else, claims more than it holds, or is not a pickle, truncated or
+    damaged. The keys of dictionaries are text.
     """
     with open(path, "rb") as f:
         try:
-            return _Unpickler(f, path, classes or {}).load()
+            unpickler = _Unpickler(f, path, classes or {})
+            loaded = unpickler.load()
+            unpickler.check_tree(loaded)
+            return loaded
         except (UserError, OSError):
             raise
         except MemoryError:
@@ -44,52 +60,169 @@ def dump(path, obj, protocol=4):
 
 
 class _Unpickler(pickle._Unpickler):
-    """The interpreter of pickles in Python: unlike the one in C it lets `load_build` be checked.
-
-    Unchecked, the BUILD opcode hands a dtype a state with which NumPy reads and writes memory out of bounds, or sets
-    attributes of the functions in the table.
-    """
-
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+    """The interpreter of pickles in Python: unlike the one in C it lets opcodes be counted, checked or left out."""
 
     def __init__(self, file, path, classes):
-        super().__init__(file, encoding="latin1")
-        self._path = path
-        self._classes = classes
-        self._instances = tuple(c for c in classes.values() if isinstance(c, type)) + (np.ndarray,)
+        self._size = os.fstat(file.fileno()).st_size
+        super().__init__(_Bounded(file, self._size), encoding="latin1")
+        self.memo = _Memo()
+        self._path, self._classes = path, classes
+        self._opcodes_left, self._copies_left = _MAX_OPCODES, _MAX_COPIES * self._size
+
+    def refuse(self, what):
+        """UserError: no honest file holds `what`."""
+        raise UserError(f"{self._path}: refused: it contains {printable(what)}, which a file of arrays never holds")
+
+    def count(self):
+        """To be called for every opcode."""
+        self._opcodes_left -= 1
+        if self._opcodes_left < 0:
+            self.refuse(f"more than {_MAX_OPCODES} opcodes")
+
+    def check_tree(self, loaded):
+        """Refuses what would take for ever to walk through, or to print: a pair of twice the same pair, and so on."""
+        level = [loaded]
+        for _ in range(_MAX_DEPTH):
+            children = itertools.chain.from_iterable(map(_children, level))
+            level = list(itertools.islice(children, _MAX_OPCODES))
+            if len(level) == _MAX_OPCODES:
+                self.refuse("the same containers over and over")
+            if not level:
+                return
+        self.refuse(f"more than {_MAX_DEPTH} containers in each other")
 
     def find_class(self, module, name):
         key = (module.replace("numpy.core.", "numpy._core.").replace("__builtin__", "builtins"), name)
         for table, entry in ((self._classes, (module, name)), (_ADMITTED, key)):
             if entry in table:
                 return table[entry]
-        self._refuse(f"{module}.{name}")
+        self.refuse(f"{module[:200]}.{name}")
+
+    def load_reduce(self):
+        function, arguments = self.stack[-2:]
+        admitted = any(function is one for one in _ADMITTED.values())
+        if not admitted or type(arguments) is not tuple:
+            self.refuse(f"a call of {_type_name(function)}")
+        for argument in arguments:
+            self._count_copy(argument)
+        super().load_reduce()
+
+    def load_newobj(self):
+        cls, arguments = self.stack[-2:]
+        admitted = any(cls is one for one in self._classes.values())
+        if not admitted or type(arguments) is not tuple or arguments:
+            self.refuse(f"an instance of {_type_name(cls)}")
+        super().load_newobj()
 
     def load_build(self):
+        """As inherited, which lets a dtype be given offsets out of bounds, and functions of the table attributes."""
         instance, state = self.stack[-2:]
         if isinstance(instance, np.dtype):
             plain = instance.__reduce__()[2]  # Nothing but the byte order may differ from what the type's name says.
-            if state[1] not in ("<", ">", "=", "|") or (state[0], *state[2:]) != (plain[0], *plain[2:]):
-                self._refuse("an array of a type that is not plain")
-        elif not isinstance(instance, self._instances):
-            self._refuse(f"a state for {type(instance).__module__}.{type(instance).__qualname__}")
+            order, rest = (state[1], (state[0], *state[2:])) if type(state) is tuple else (None, None)
+            if order not in ("<", ">", "=", "|") or rest != (plain[0], *plain[2:]):
+                self.refuse("an array of a type that is not plain")
+        elif isinstance(instance, np.ndarray):
+            self._count_copy(state[-1])
+        elif type(instance) not in self._classes.values() or not hasattr(type(instance), "__setstate__"):
+            self.refuse(f"a state for {_type_name(instance)}")
         super().load_build()
 
-    dispatch[pickle.BUILD[0]] = load_build
+    def _count_copy(self, data):
+        """A program of few bytes could have the same data copied thousands of times."""
+        if isinstance(data, (str, bytes, bytearray)):
+            self._copies_left -= len(data)
+            if self._copies_left < 0:
+                self.refuse("the same bytes over and over")
+
+    def load_append(self):
+        self._list(self.stack[-2])
+        super().load_append()
+
+    def load_appends(self):
+        self._list(self.metastack[-1][-1])
+        super().load_appends()
+
+    def _list(self, target):
+        if type(target) is not list:
+            self.refuse(f"a {_type_name(target)} to append to")
+
+    def load_setitem(self):
+        self._items(self.stack[-3], self.stack[-2:])
+        super().load_setitem()
+
+    def load_setitems(self):
+        self._items(self.metastack[-1][-1], self.stack)
+        super().load_setitems()
+
+    def load_dict(self):
+        self._items({}, self.stack)
+        super().load_dict()
+
+    def _items(self, target, items):
+        """Keys of other types may hash alike, or take for ever to hash: tuples of tuples of tuples, each twice."""
+        if not isinstance(target, dict):
+            self.refuse(f"items of {_type_name(target)}")
+        for key in items[::2]:
+            if type(key) is not str:
+                self.refuse(f"a key of type {_type_name(key)}")
 
     def load_bytearray8(self):
         """As inherited, but with one copy in memory of an array of gigabytes, not three."""
         (size,) = struct.unpack("<Q", self.read(8))
+        if size > self._size:
+            raise EOFError("it ends early")
         array = bytearray(size)
         with memoryview(array) as view:
             for start in range(0, size, _CHUNK):
                 view[start : start + _CHUNK] = self.read(min(_CHUNK, size - start))
         self.append(array)
 
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
-    def _refuse(self, what):
-        raise UserError(f"{self._path}: refused: it contains {printable(what)}, which a file of arrays never holds")
+def _step(opcode, inherited):
+    """The entry of an opcode in the table of an interpreter: to run `inherited`, or what overrides it."""
+
+    def run(unpickler):
+        unpickler.count()
+        getattr(unpickler, inherited.__name__)()
+
+    def refuse(unpickler):
+        unpickler.refuse(f"the opcode {name}")
+
+    name = pickletools.code2op[chr(opcode)].name
+    return run if name in _OPCODES else refuse
+
+
+_Unpickler.dispatch = {opcode: _step(opcode, method) for opcode, method in pickle._Unpickler.dispatch.items()}
+
+
+def _children(x):
+    """What a container holds, or the attributes of an instance of a class of the caller's."""
+    if isinstance(x, dict):
+        return x.values()
+    return x if isinstance(x, (list, tuple)) else getattr(x, "__dict__", {}).values()
+
+
+class _Bounded:
+    """A file that is asked for no more bytes at a time than it has: memory is taken before they are read."""
+
+    def __init__(self, file, size):
+        self._file, self._size, self.readline = file, size, file.readline
+
+    def read(self, size):
+        data = self._file.read(size) if size <= self._size else b""
+        if len(data) < size:
+            raise EOFError("it ends early")
+        return data
+
+
+class _Memo(dict):
+    """By number: large ones, written out in protocol 0, could be chosen to hash alike."""
+
+    def __setitem__(self, number, x):
+        if number > _MAX_OPCODES:
+            raise ValueError(f"more than {_MAX_OPCODES} objects")
+        super().__setitem__(number, x)
 
 
 _NDARRAY = object()  # Stands for the class numpy.ndarray, which itself is not handed out.
@@ -103,9 +236,9 @@ def _reconstruct(subtype, shape, dtype):
 
 
 def _dtype(name, align=False, copy=True):
-    """Only numbers, booleans and strings: objects run code, and structures tell NumPy offsets in memory."""
-    if not (isinstance(name, str) and re.fullmatch("[biufcSU][0-9]+", name)):
-        raise ValueError(f"arrays of type {name!r} are not admitted")
+    """Only numbers: objects run code, structures tell NumPy offsets in memory, strings of length 0 fill any shape."""
+    if not re.fullmatch("[biufc][0-9]{1,2}", name):
+        raise ValueError(f"arrays of type {name[:9]} are not admitted")
     return np.dtype(name, copy=True)  # Its byte order will be set: not on the dtype shared by the whole process.
 
 
@@ -142,8 +275,10 @@ _ADMITTED = {
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _no_bytes,
-    ("builtins", "complex"): complex,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("collections", "OrderedDict"): collections.OrderedDict,
 }
+
+
+def _type_name(x):
+    """Of a class, or of what an object is an instance of."""
+    cls = x if isinstance(x, type) else type(x)
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -141,10 +141,10 @@ def progress(iterable=None, **kwargs):
     return tqdm(iterable, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), **kwargs)
 
 
-def printable(text):
-    """One line of plain characters, whatever a hostile file put into its names."""
-    line = str(text).encode("unicode_escape").decode("ascii")
-    return line if len(line) <= 120 else line[:117] + "..."
+def printable(text, length=120):
+    """`text`, perhaps a stranger's, as one line without control characters, cut to `length` characters."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: length + 1])
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def describe_error(error):

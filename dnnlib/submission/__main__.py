@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ..util import UserError, cli_main
+from ..util import UserError, cli_main, printable
 from . import load_submit_config, submit_run
 from .submit import SOURCE_ROOT
 
@@ -18,7 +18,9 @@ def main():
     function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
     module = function.rpartition(".")[0]
     if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
-        raise UserError(f"{path}: {function} is not a function of this project")  # A stranger's file names no others.
+        raise UserError(
+            f"{path}: {printable(function)} is not a function of this project"
+        )  # A stranger's file names no others.
     for name in _OF_THE_FIRST_RUN:
         config.pop(name, None)
     submit_run(config, function, **kwargs)

@@ -20,6 +20,7 @@ from .logger import Logger
 from .resume import rewind
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_MAX_SETTINGS = 100_000  # Characters; parsing takes some 500 bytes for each.
 _NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
 
 
@@ -92,15 +93,21 @@ def _run(config):
 
 
 def load_submit_config(path):
-    """Reads back the `submit_config.txt` of a run directory, or that file itself. It holds Python literals, no code.
+    """Reads back the `submit_config.txt` of a run directory, that file itself, or its twin `submit_config.pkl`.
+
+    They hold plain values, no code.
 
     UserError if it is something else. Whoever calls the function it names has to see to it that it is a trusted one.
     """
     if os.path.isdir(path):
         path = os.path.join(path, "submit_config.txt")
     try:
-        with open(path, encoding="utf-8") as f:
-            config = SubmitConfig(**ast.literal_eval(f.read()))
+        if path.endswith(".pkl"):
+            settings = safe_pickle.load(path)
+        else:
+            with open(path, encoding="utf-8") as f:
+                settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # More are cut short, and no literal then.
+        config = SubmitConfig(**settings)
         config.run_func_name, config.run_func_kwargs = str(config.run_func_name), EasyDict(config.run_func_kwargs)
     except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
         raise UserError(f"{path}: not the settings of a run") from None

@@ -3,6 +3,8 @@
 import inspect
 import sys
 
+import numpy as np
+
 from ..util import UserError, printable
 from .tfutil import tf
 
@@ -45,6 +47,10 @@ class Network:
         differences = self._differences(values)
         if differences:
             raise UserError(f"{source}: a snapshot of another network: {'; '.join(differences)}")
+        with np.errstate(over="ignore"):
+            for name, value in values.items():
+                if not np.isfinite(value.astype(np.float32)).all():
+                    raise UserError(f"{source}: its variable {name} holds NaN or infinite numbers")
         tf.get_default_session().run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
 
     def follow(self, network, decay):

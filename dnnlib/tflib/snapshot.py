@@ -63,7 +63,7 @@ def load_snapshot(path):
         if state.keys() != {"variables"} and not isinstance(state.get(field), kind):
             raise UserError(f"{path}: not a network snapshot: its {field} is missing or wrong")
     if state.get("version", 2) != 2:
-        raise UserError(f"{path}: a snapshot of version {state['version']}; only version 2 is known")
+        raise UserError(f"{path}: a snapshot of version {printable(state['version'])}; only version 2 is known")
     return EasyDict(state, variables=_named_arrays(state.get("variables"), path))
 
 

@@ -128,6 +128,10 @@ def variables(change):
             r"enc_conv0/weight is \[3, 3, 3, 1\] there, \[3, 3, 3, 48\] here, .* and 33 more$",
         ),
         (variables(lambda v: v | {"enc_conv0/bias": np.ones(48, bool)}), "enc_conv0/bias is of type bool"),
+        (
+            variables(lambda v: v | {"enc_conv0/bias": np.full(48, np.nan, np.float32)}),
+            "enc_conv0/bias holds NaN",
+        ),
     ],
 )
 def test_another_networks_snapshot_says_what_differs(net, tmp_path, mistake, message, suffix):

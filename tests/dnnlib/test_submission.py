@@ -54,6 +54,7 @@ def test_a_run_leaves_what_is_needed_to_follow_and_repeat_it(capsys):
     assert "status: finished" in read(run_dir, "run.txt") and "loss: 0.5" in read(run_dir, "run.txt")
     assert read(run_dir, "config.txt") == "value = (1, {'a': 2.5, 'b': None})\n"
     loaded = submission.load_submit_config(f"{run_dir}/submit_config.txt")
+    assert submission.load_submit_config(f"{run_dir}/submit_config.pkl") == loaded
     with open(f"{run_dir}/submit_config.pkl", "rb") as f:
         assert pickle.load(f) == dict(loaded)
     assert loaded.run_func_kwargs == settings and loaded.run_func_name == "runs_of_the_test.succeed"
@@ -119,11 +120,15 @@ def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
         ("{'run_func_name': 'os.system', 'run_func_kwargs': {}}", "os.system is not a function of this project"),
         ("__import__('os').mkdir('trap')", "not the settings of a run"),
         ("[1", "not the settings of a run"),
+        ("[" + "[]," * 100_000 + "]", "not the settings of a run"),
+        (b"cos\nmkdir\n(U\x04traptR.", "refused: it contains os.mkdir"),
+        (pickle.dumps([1]), "not the settings of a run"),
     ],
 )
 def test_a_strangers_settings_run_nothing_else(tmp_path, text, message):
-    (tmp_path / "submit_config.txt").write_text(text)
-    words = [sys.executable, "-m", "dnnlib.submission", str(tmp_path / "submit_config.txt")]
+    name = "submit_config.pkl" if isinstance(text, bytes) else "submit_config.txt"
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    words = [sys.executable, "-m", "dnnlib.submission", str(tmp_path / name)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=submit.SOURCE_ROOT)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-    assert os.listdir(tmp_path) == ["submit_config.txt"]
+    assert os.listdir(tmp_path) == [name]

@@ -37,6 +37,11 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
     assert util.describe_error(error.value) == f"{tmp_path / 'file.txt'}: No space left on device"
 
 
+def test_printable():
+    assert util.printable("größe\n\x1b[31m\u202e\udcff") == r"größe\n\x1b[31m\u202e\udcff"
+    assert len(util.printable("a" * 10**6)) == 120
+
+
 @pytest.mark.parametrize("path", ["missing/file.txt", "."])
 def test_where_no_file_can_be(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
