@@ -23,8 +23,12 @@ class TrainingData:
     """Crops of the images of a TFRecords file."""
 
     def __init__(self, tfrecords, crop_size, seed):
-        """tfrecords: path; crop_size: side of the square crops, a multiple of 32 for the network's sake."""
+        """tfrecords: path; crop_size: side of the square crops, a multiple of 32 for the network's sake.
+
+        UserError if the file, or a record by its structure, is not what it should be.
+        """
         self.records = ImageRecords(tfrecords)
+        self.records.check()
         self.crop_size, self.seed = crop_size, seed
         self.error = None  # What `element` raised: TensorFlow passes on only its text.
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch's and the next one's.

@@ -5,7 +5,10 @@ endian. The payload is a `tf.train.Example` with `shape` int64[3] = (3, H, W) an
 channel-first.
 """
 
+import array
+import itertools
 import os
+import stat
 import struct
 
 import google_crc32c
@@ -14,6 +17,8 @@ import numpy as np
 import dnnlib
 
 _HEADER, _FOOTER = 12, 4
+_BYTES_LIST, _INT64_LIST = 1, 3  # Numbers of the fields of a tf.train.Feature.
+_MAX_FEATURES = 32  # Of a record, before those of an image are missed.
 _CHUNK = 1 << 20  # Bytes read at a time, so that memory does not depend on the size of a record.
 
 
@@ -59,6 +64,8 @@ class ImageRecords:
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise dnnlib.UserError(f"{path}: {error.strerror}; make it with dataset_tool_tf.py") from None
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise dnnlib.UserError(f"{path}: not a file; make one with dataset_tool_tf.py")
         self._offsets, self._lengths = self._read_index()
 
     def __len__(self):
@@ -71,6 +78,11 @@ class ImageRecords:
     def shape(self, record):
         """(3, H, W) of image number `record`, from the record's own words, not yet checked against its checksum."""
         return self._parse(record)[0]
+
+    def check(self):
+        """UserError naming the first record that is no image by its structure; its pixels are not read."""
+        for record in dnnlib.util.progress(range(len(self)), desc="checking", unit="record", leave=False):
+            self._parse(record)
 
     def read(self, record):
         """Image number `record`, uint8 [3, H, W]."""
@@ -101,7 +113,7 @@ class ImageRecords:
 
     def _read_index(self):
         end, offset = os.fstat(self._file).st_size, 0
-        offsets, lengths = [], []
+        offsets, lengths = array.array("q"), array.array("q")
         while offset < end:
             header = os.pread(self._file, _HEADER, offset)
             if len(header) < _HEADER:
@@ -134,15 +146,17 @@ class ImageRecords:
         stop = start + int(self._lengths[record])
         shape = data = None
         try:
-            for _, features, end in self._fields(start, stop):  # Example.features
-                for _, entry, entry_end in self._fields(features, end):  # Features.feature: map entries
-                    (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)
-                    name = self._pread(key, key_end - key)
-                    (_, values, values_end) = next(self._fields(value, value_end))  # Feature.bytes_list, .int64_list
-                    if name == b"shape":
-                        shape = self._int64_list(values, values_end)
-                    elif name == b"data":
-                        (_, data, data_end) = next(self._fields(values, values_end))
+            ((_, features, end),) = self._fields(start, stop)  # Example.features
+            for _, entry, entry_end in itertools.islice(self._fields(features, end), _MAX_FEATURES):
+                (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)  # Of the map Features.feature
+                name = self._pread(key, min(key_end - key, 8))
+                if name not in (b"shape", b"data"):
+                    continue
+                kind, values, values_end = next(self._fields(value, value_end))  # Feature.bytes_list or .int64_list
+                if (name, kind) == (b"shape", _INT64_LIST):
+                    shape = self._int64_list(values, values_end)
+                elif (name, kind) == (b"data", _BYTES_LIST):
+                    _, data, data_end = next(self._fields(values, values_end))
         except (ValueError, StopIteration, IndexError):
             raise self._error(record, "is not a tf.train.Example of an image") from None
         if shape is None or data is None:

@@ -110,3 +110,12 @@ def test_a_damaged_record_ends_training_with_its_number(tmp_path, photos):
         f.write(b"\xff\x00\xff")
     with pytest.raises(dnnlib.UserError, match=r"damaged\.tfrecords: record 0 .*checksum"):
         draw(path, 0, 4)
+
+
+def test_a_record_that_is_no_image_is_named_before_training(tmp_path):
+    path = str(tmp_path / "mixed.tfrecords")
+    tfrecords.write_images(path, [np.zeros([3, 40, 40], np.uint8), np.zeros([1, 40, 40], np.uint8)])
+    with pytest.raises(
+        dnnlib.UserError, match=r"mixed\.tfrecords: record 1 has 1600 bytes of pixels for shape \(1, 40"
+    ):
+        TrainingData(path, 32, seed=0)

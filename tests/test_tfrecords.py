@@ -37,6 +37,11 @@ def example(**features):
     return tf.train.Example(features=tf.train.Features(feature=messages)).SerializeToString()
 
 
+def varint(number):
+    """A number as protobuf writes it."""
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """The bytes of a file of IMAGES."""
@@ -154,6 +159,8 @@ def test_a_file_of_another_kind(write, data, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(dnnlib.UserError, match=r"none\.tfrecords.*dataset_tool_tf"):
         tfrecords.ImageRecords(str(tmp_path / "none.tfrecords"))
+    with pytest.raises(dnnlib.UserError, match=f"{tmp_path}: not a file"):
+        tfrecords.ImageRecords(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +174,29 @@ def test_a_missing_file(tmp_path):
         ({"shape": [12], "data": bytes(12)}, r"not \(3, H, W\)"),
         ({"shape": b"3", "data": bytes(12)}, "record 1"),
         ({"shape": [3, 2, 2], "data": [1]}, "record 1"),
+        ({"shape": [3, 1, 1], "data": [1, 2, 3]}, "lacks the feature"),  # Packed, these numbers look like three bytes.
     ],
 )
 def test_records_of_another_kind(good, write, features, message):
     first = frame(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes()))
     records = tfrecords.ImageRecords(write(first + frame(example(**features))))
     with pytest.raises(dnnlib.UserError, match=f"record 1.*{message}|{message}"):
+        records.check()
+    with pytest.raises(dnnlib.UserError, match=f"record 1.*{message}|{message}"):
         records.read(1)
+
+
+def test_features_of_other_names_are_passed_over(write):
+    payload = example(shape=[3, 2, 2], data=bytes(12), label=[7], empty=[], name=b"x" * 100)
+    assert tfrecords.ImageRecords(write(frame(payload))).read(0).shape == (3, 2, 2)
+
+
+def test_a_record_of_fields_without_end_takes_no_time(write):
+    entries = b"\x0a\x00" * 500_000
+    payload = b"\x0a" + varint(len(entries)) + entries
+    for endless in (payload, entries, payload * 2):
+        with pytest.raises(dnnlib.UserError, match="record 0"):
+            tfrecords.ImageRecords(write(frame(endless))).check()
 
 
 @pytest.mark.parametrize("payload", [b"", b"hello", b"\xff" * 30, b"\x0a\xff\xff\xff\xff\x7f", bytes(64)])
