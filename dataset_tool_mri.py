@@ -5,9 +5,12 @@ python dataset_tool_mri.py genpkl --png-dir datasets/ixi-png --pkl-dir datasets
 """
 
 import argparse
+import functools
+import math
 import os
 import re
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,10 +19,12 @@ import dnnlib
 import images
 import kspace
 from dnnlib import safe_pickle
-from dnnlib.util import atomic_path, check_output, make_parents, progress
+from dnnlib.util import atomic_path, check_output, make_parents, printable, progress
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
+MAX_VOXELS = 1 << 29  # Of a volume; a head at 0.25 mm has 500 million. Each takes 8 bytes where its values are scaled.
+_DEFLATE_RATIO = 1032  # What gzip compresses best becomes this much smaller.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # The axis it is perpendicular to, of Right, Anterior, Superior.
 
 # The subjects of IXI-T1 behind the published result.
@@ -107,7 +112,8 @@ def export_volume(name, path, outdir, plane, slices):
         remark += f", the central {SIZE}x{SIZE} of {volume.shape[0]}x{volume.shape[1]}"
     count = 0
     for i in taken:
-        canvas = centred(volume[:, :, i].astype(np.float32) / np.float32(peak))
+        with np.errstate(over="ignore"):  # Far below zero, which becomes black.
+            canvas = centred(volume[:, :, i].astype(np.float32) / np.float32(peak))
         pixels = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
         if pixels.max() > 1:
             images.save_uint8(os.path.join(outdir, f"{name}_{i:03d}.png"), pixels)
@@ -117,6 +123,7 @@ def export_volume(name, path, outdir, plane, slices):
     return count, remark
 
 
+@np.errstate(all="ignore")  # Odd values are told in other words.
 def read_volume(path, plane):
     """NIfTI file -> (array of numbers whose third axis is perpendicular to `plane`, its maximum). UnusableVolumeError.
 
@@ -124,24 +131,54 @@ def read_volume(path, plane):
     from anterior to posterior) and columns from the patient's right to the left (sagittal: from anterior to posterior),
     as radiologists look at them; the slices are numbered towards right, anterior or superior.
     """
-    import nibabel
-
+    nibabel = _nibabel()
     try:
-        volume = nibabel.squeeze_image(nibabel.load(path))  # Drops fourth and further axes of length 1.
+        volume = nibabel.load(path)
+        check_size(volume, path)
+        volume = nibabel.squeeze_image(volume)  # Drops fourth and further axes of length 1.
         if plane:
             volume = nibabel.as_closest_canonical(volume)
         data = np.asanyarray(volume.dataobj)
+    except UnusableVolumeError:
+        raise
     except Exception as error:  # nibabel, gzip and zlib have many kinds of errors for damaged files.
-        raise UnusableVolumeError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    if data.ndim != 3 or data.dtype.kind not in "biuf" or 0 in data.shape:
-        raise UnusableVolumeError(f"{path}: is {list(data.shape)} of {data.dtype}, not a volume of numbers")
+        what = printable(" ".join(str(error).split()) or type(error).__name__)
+        raise UnusableVolumeError(f"{path}: cannot be read ({what})") from None
     if not np.isfinite(data).all():
         raise UnusableVolumeError(f"{path}: holds NaN or infinite values")
-    if data.max() <= 0:
+    peak = data.max()
+    if peak <= 0:
         raise UnusableVolumeError(f"{path}: holds nothing above zero")
+    if not 1e-30 < peak < 1e30:
+        raise UnusableVolumeError(f"{path}: its maximum of {peak:g} is beyond single precision")
     if plane:
         data = np.moveaxis(data, PLANES[plane], 2).transpose(1, 0, 2)[::-1, ::-1]
-    return data, data.max()
+    return data, peak
+
+
+def check_size(volume, path):
+    """UnusableVolumeError if a nibabel image, of which only the header has been read, is not one volume of numbers.
+
+    Also if the file cannot hold as much as its header says, for memory is taken before it is read.
+    """
+    dtype, shape = volume.get_data_dtype(), volume.shape
+    if dtype.kind not in "biuf" or min(shape) < 1 or len(shape) < 3 or max(shape[3:], default=1) > 1:
+        raise UnusableVolumeError(f"{path}: is {list(shape)} of {dtype}, not a volume of numbers")
+    voxels, ratio = math.prod(shape), _DEFLATE_RATIO if path.lower().endswith(".gz") else 1
+    if volume.dataobj.offset + voxels * dtype.itemsize > os.path.getsize(path) * ratio:
+        raise UnusableVolumeError(f"{path}: is cut short, or damaged: it cannot hold {list(shape)} of {dtype}")
+    if voxels > MAX_VOXELS:
+        raise UnusableVolumeError(f"{path}: has {voxels >> 20} million voxels; the limit is {MAX_VOXELS >> 20} million")
+
+
+@functools.cache
+def _nibabel():
+    """nibabel, without its remarks on odd headers, which name no file."""
+    import nibabel
+
+    nibabel.imageglobals.logger.disabled = True
+    warnings.filterwarnings("ignore", module="nibabel")
+    return nibabel
 
 
 def centred(picture):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -40,6 +41,17 @@ def write_volume(path, data, codes="RAS"):
     for i, (axis, sign) in enumerate(nibabel.orientations.axcodes2ornt(codes)):
         affine[:3, i] = sign * np.eye(3)[int(axis)]
     nibabel.save(nibabel.Nifti1Image(data, affine), path)
+
+
+def edited(folder, shape=None, affine=None):
+    """The bytes of a volume whose header says something else."""
+    write_volume(folder / "edited" / "good.nii", np.ones((8, 8, 28), np.float32))
+    data = bytearray((folder / "edited" / "good.nii").read_bytes())
+    os.remove(folder / "edited" / "good.nii")
+    for offset, field in ((40, shape), (280, affine)):
+        if field is not None:
+            data[offset : offset + field.nbytes] = field.tobytes()
+    return bytes(data)
 
 
 def read(path):
@@ -105,23 +117,32 @@ def test_unusable_volumes_are_named_and_the_others_taken(tmp_path):
         "negative": -good,
         "complex": good.astype(np.complex64),
         "flat": good[..., :20],
+        "beyond": 1e-35 * good,
         "dark": np.where(np.arange(28) == 3, 1000, good),
     }
     for name, data in bad.items():
         write_volume(tmp_path / f"{name}.nii.gz", data)
     whole = (tmp_path / "good.nii.gz").read_bytes()
     (tmp_path / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "no_place.nii").write_bytes(edited(tmp_path, affine=np.full((3, 4), np.nan, "<f4")))
+    enormous = edited(tmp_path, shape=np.array([3, 32767, 32767, 32767], "<i2"))  # 128 TB.
+    (tmp_path / "enormous.nii").write_bytes(enormous)
+    (tmp_path / "enormous_gz.nii.gz").write_bytes(gzip.compress(enormous))
+    large = edited(tmp_path, shape=np.array([3, 900, 900, 900], "<i2"))
+    (tmp_path / "large.nii.gz").write_bytes(gzip.compress(large + bytes(10**7)) + b"padding" * 10**6)
     (tmp_path / "noise.nii").write_bytes(b"no volume" * 100)
     (tmp_path / "empty.nii").write_bytes(b"")
     out, err = genpng(tmp_path)
     assert sorted(os.listdir(tmp_path / "png")) == [
         f"{n}_{i:03d}.png" for n in ("good", "trailing") for i in (25, 26, 27)
     ]
-    for name in [*bad, "truncated", "noise", "empty"]:
+    more = ["truncated", "no_place", "enormous", "enormous_gz", "large", "noise", "empty"]
+    for name in [*bad, *more]:
         assert len([line for line in err.splitlines() if line.startswith("skipped: ") and f"{name}.nii" in line]) == 1
-    assert "[8, 8, 28, 2]" in err and "0:20" in err
+    assert len(err.splitlines()) == len(bad) + len(more)
+    assert "[8, 8, 28, 2]" in err and "0:20" in err and "695 million" in err
     assert "good: 3 slices, the volume ends at 27" in out
-    assert out.splitlines()[-1].endswith("6 slices of 2 volumes; 11 skipped")
+    assert out.splitlines()[-1].endswith("6 slices of 2 volumes; 16 skipped")
 
 
 @pytest.mark.parametrize("case", ["missing", "no volumes", "none usable", "two of one name", "folder is a file"])
