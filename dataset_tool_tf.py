@@ -4,13 +4,21 @@
     python dataset_tool_tf.py --dead-leaves 20000 --seed 1 --out datasets/dead_leaves.tfrecords
     python dataset_tool_tf.py --verify datasets/imagenet.tfrecords
 
+or, for training without clean images, from noisy shots: two of each scene, in two folders under the same names, or two
+and more in a folder for each scene:
+
+    python dataset_tool_tf.py --pairs shots/a shots/b --out datasets/shots.tfrecords
+    python dataset_tool_tf.py --bursts shots --out datasets/shots.tfrecords
+
 Prints a line "<number of the record> <file>" for each image, then statistics of the set. Images keep their size; every
-kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out.
+kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out. The shots of a scene have to show
+the same: how far they are shifted is estimated and told, not corrected.
 """
 
 import argparse
 import collections
 import concurrent.futures
+import itertools
 import os
 import sys
 
@@ -20,6 +28,7 @@ from tqdm import tqdm
 import dead_leaves
 import dnnlib
 import images
+import shots
 import tfrecords
 from dnnlib.command_line import positive_int, seed
 
@@ -27,6 +36,7 @@ _SHUFFLE_SEED = 0x1234F00D
 _MAX_PIXELS = 32 << 20  # In flight, some 16 bytes each while an image is decoded; a larger image travels alone.
 _MAX_FILES = 256  # In flight, for folders of tiny images.
 _LARGE = 256  # Pixels: training takes crops of 256x256 and resizes images with a shorter side.
+_SHIFTED = 0.5  # Pixels, from which a shot is told to be shifted.
 _SIZES = (16, 4096)  # Of dead leaves; rendering takes some 200 bytes of memory a pixel.
 
 
@@ -36,6 +46,8 @@ class Statistics:
     def __init__(self):
         self.formats = collections.Counter()
         self.large = self.small = self.broken = 0
+        self.scenes = self.left_out = 0  # Of noisy shots, as is ...
+        self.shifts = []  # ... how far each is from the first of its scene in pixels, None where it cannot be told.
 
     def count(self, mode, width, height):
         """Counts an image of `width` x `height` pixels, by its Pillow mode as stored: RGB, L, CMYK, ..."""
@@ -45,6 +57,10 @@ class Statistics:
         else:
             self.small += 1
 
+    def shifted(self):
+        """Number of shots that lie off the first of their scene."""
+        return sum(shift is not None and shift >= _SHIFTED for shift in self.shifts)
+
     def __str__(self):
         lines = ["Dataset statistics:", "  Formats:"]
         lines += [f"    {mode}: {count} images" for mode, count in self.formats.most_common()]
@@ -52,6 +68,11 @@ class Statistics:
         lines += [f"    >= {_LARGE}x{_LARGE}: {self.large} images", f"    < {_LARGE}x{_LARGE}: {self.small} images"]
         if self.broken:
             lines += [f"  Not decodable: {self.broken} files"]
+        if self.scenes:
+            lines += [f"  Scenes: {self.scenes}"]
+            lines += [f"  Left out: {self.left_out} shots"] if self.left_out else []
+            lines += [f"  Shifted by {_SHIFTED} pixels or more: {self.shifted()} shots"]
+            lines += [f"  Too flat, noisy or small to tell: {self.shifts.count(None)} shots"]
         return "\n".join(lines)
 
 
@@ -64,18 +85,25 @@ def main():
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # File names are bytes; print them as they are.
     dnnlib.util.check_output(args.out)
     statistics = Statistics()
-    if args.dead_leaves:
-        pixels = _render(args.dead_leaves, args.seed or 0, args.size or dead_leaves.SIZE, statistics)
+    if args.pairs or args.bursts:
+        tfrecords.write_shots(args.out, _convert_scenes(_find_scenes(args), statistics))
+    elif args.dead_leaves:
+        size = args.size or dead_leaves.SIZE
+        tfrecords.write_images(args.out, _render(args.dead_leaves, args.seed or 0, size, statistics))
     else:
-        pixels = _convert(args.input_dir, _list_shuffled(args.input_dir), statistics)
-    tfrecords.write_images(args.out, pixels)
+        paths = _list_shuffled(args.input_dir)
+        tfrecords.write_images(args.out, _convert(args.input_dir, paths, statistics))
     print(statistics)
+    if statistics.shifted():
+        print("warning: shots that are shifted teach a network to blur; align them or take them away", file=sys.stderr)
 
 
 def _parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input-dir", metavar="DIR", help="folder of images")
+    source.add_argument("--pairs", metavar=("A", "B"), nargs=2, help="two folders: two noisy shots of each scene")
+    source.add_argument("--bursts", metavar="DIR", help="folder of folders: two or more noisy shots of a scene in each")
     source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of images to render instead")
     source.add_argument("--verify", metavar="FILE", help="read all of a TFRecords file, and name what is damaged")
     parser.add_argument("--seed", type=seed, help="of --dead-leaves; default 0. The same seed renders the same images")
@@ -102,11 +130,29 @@ def _verify(path):
             damaged += 1
     if damaged:
         raise dnnlib.UserError(f"{path}: {damaged} of {len(records)} records are damaged; make it anew")
-    print(f"{path}: {len(records)} images, all whole")
+    scenes = records.scenes()
+    what = "images" if scenes[0, 1] == 1 else f"noisy shots of {len(scenes)} scenes"
+    print(f"{path}: {len(records)} {what}, all whole")
+
+
+def _find_scenes(args):
+    """The scenes that --pairs or --bursts names, as lists of paths."""
+    if args.bursts:
+        return shots.find_bursts(args.bursts)
+    for folder in args.pairs:
+        _list_images(folder)  # Tells what it passes over.
+    return shots.find_pairs(*args.pairs)
 
 
 def _list_shuffled(folder):
-    """Paths of the images in `folder` in the order of their records; tells what it passes over. UserError if none."""
+    """Paths of the images in `folder` in the order of their records."""
+    paths = _list_images(folder)
+    np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
+    return paths
+
+
+def _list_images(folder):
+    """Sorted paths of the images in `folder`; tells what it passes over. UserError if there are none."""
     paths = images.list_images(folder)
     others = sorted(set(os.listdir(folder)) - {os.path.basename(path) for path in paths})
     folders = sum(os.path.isdir(os.path.join(folder, name)) for name in others)
@@ -116,7 +162,6 @@ def _list_shuffled(folder):
     if others:
         what = f"{len(others)} other files or folders, e.g. {others[0]}"
         print(f"{folder}: passed over {what}; images end in {', '.join(images.SUFFIXES)}", file=sys.stderr)
-    np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
     return paths
 
 
@@ -146,6 +191,62 @@ def _convert(folder, paths, statistics):
             written += 1
     if not written:
         raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded")
+
+
+def _convert_scenes(scenes, statistics):
+    """Yields (pixels uint8 [3, H, W], number of the scene) of the shots of `scenes`, lists of paths of shots.
+
+    Shots that cannot be used are named and left out, and scenes without two that can. UserError if that is all of them.
+    """
+    decoded, written = _decode_ahead(list(itertools.chain(*scenes))), 0
+    for paths in dnnlib.util.progress(scenes, unit="scene"):
+        first, usable = None, 0
+        for shot in itertools.islice(decoded, len(paths)):
+            fault = _fault(shot, first)
+            if fault:
+                tqdm.write(f"skipped: {fault}", file=sys.stderr)
+                statistics.left_out += 1
+                continue
+            usable += 1
+            if usable == 1:
+                first = shot  # Held back until there is a second one; the others need not be in memory together.
+                continue
+            for path, mode, pixels in (first, shot) if usable == 2 else (shot,):
+                tqdm.write(f"{written} {path}")
+                statistics.count(mode, pixels.shape[2], pixels.shape[1])
+                yield pixels, statistics.scenes
+                written += 1
+            statistics.shifts.append(_tell_shift(first, shot))
+        statistics.scenes += usable > 1
+        if usable == 1:
+            tqdm.write(f"skipped: {first[0]}: no other shot of its scene can be used", file=sys.stderr)
+            statistics.left_out += 1
+    if not written:
+        raise dnnlib.UserError(f"none of the {len(scenes)} scenes has two shots that can be used")
+
+
+def _fault(shot, first):
+    """Why a decoded shot (path, mode, pixels or error) cannot be used after the first one of its scene, or None."""
+    path, _, pixels = shot
+    if isinstance(pixels, Exception):
+        return dnnlib.util.describe_error(pixels)
+    if first and pixels.shape != first[2].shape:
+        return f"{path}: differs in size from {first[0]}"
+    if first and np.array_equal(pixels, first[2]):
+        return f"{path}: is a copy of {first[0]}; their noise has to differ"
+    return None
+
+
+def _tell_shift(first, shot):
+    """Estimates by how many pixels a decoded shot lies off the first one, or None, and tells it where that is much."""
+    shift = shots.estimate_shift(first[2], shot[2])
+    if shift is None:
+        return None
+    distance = float(np.hypot(*shift))
+    if distance >= _SHIFTED:
+        down, right = shift
+        tqdm.write(f"shifted: {shot[0]}: {down:+.1f} down, {right:+.1f} right of {first[0]}", file=sys.stderr)
+    return distance
 
 
 def _decode_ahead(paths):

@@ -10,7 +10,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 import dnnlib
 
@@ -53,6 +53,16 @@ def open_image(path):
         if getattr(error, "errno", None) is not None:
             raise  # The file system's own words, e.g. no such file.
         raise dnnlib.UserError(f"{path}: cannot be read ({error})") from None
+
+
+def upright_size(path):
+    """(Width, height) of an image as `decode` will turn it, from its header. UserError naming the file if broken."""
+    with open_image(path) as image:
+        try:
+            exif = Image.Image.getexif(image)  # PNG's own version of it decodes the image.
+            return image.size[::-1] if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
+        except _BROKEN as error:
+            raise dnnlib.UserError(f"{path}: cannot be read ({error})") from None
 
 
 def decode(image, path):

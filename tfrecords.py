@@ -3,6 +3,9 @@
 A record is framed as: length (uint64), masked CRC-32C of the length, payload, masked CRC-32C of the payload, all little
 endian. The payload is a `tf.train.Example` with `shape` int64[3] = (3, H, W) and `data` bytes = the uint8 pixels,
 channel-first.
+
+In a file of noisy shots every record has besides `scene` int64[1], the number of what it shows. The shots of a scene,
+two or more of one size, follow each other. To readers that know nothing of scenes these are files of images.
 """
 
 import array
@@ -27,6 +30,11 @@ def write_images(path, images):
 
     UserError if they cannot be written, e.g. because the disk is full.
     """
+    return write_shots(path, ((pixels, None) for pixels in images))
+
+
+def write_shots(path, shots):
+    """As `write_images`, of pairs (uint8 [3, H, W], number of its scene)."""
     from dnnlib.tflib import tf
 
     count = 0
@@ -34,8 +42,8 @@ def write_images(path, images):
     with dnnlib.util.atomic_path(path) as temporary:
         try:
             with tf.io.TFRecordWriter(temporary) as writer:
-                for pixels in images:
-                    writer.write(_example(tf.train, pixels).SerializeToString())
+                for pixels, scene in shots:
+                    writer.write(_example(tf.train, pixels, scene).SerializeToString())
                     count += 1
         except tf.errors.OpError as error:
             raise dnnlib.UserError(f"{path}: cannot be written ({error.message})") from None
@@ -44,10 +52,15 @@ def write_images(path, images):
     return count
 
 
-def _example(messages, pixels):
-    shape = messages.Feature(int64_list=messages.Int64List(value=pixels.shape))
+def _example(messages, pixels, scene):
+    def integers(values):
+        return messages.Feature(int64_list=messages.Int64List(value=values))
+
     data = messages.Feature(bytes_list=messages.BytesList(value=[pixels.tobytes()]))
-    return messages.Example(features=messages.Features(feature={"shape": shape, "data": data}))
+    feature = {"shape": integers(pixels.shape), "data": data}
+    if scene is not None:
+        feature["scene"] = integers([scene])
+    return messages.Example(features=messages.Features(feature=feature))
 
 
 class ImageRecords:
@@ -84,6 +97,30 @@ class ImageRecords:
         for record in dnnlib.util.progress(range(len(self)), desc="checking", unit="record", leave=False):
             self._parse(record)
 
+    def scenes(self):
+        """int64 [scenes, 2]: the first record of each scene and how many shots it has; 1 in files of single images.
+
+        UserError if the shots of a file do not make scenes of two or more of one size.
+        """
+        if self._parse(0)[2] is None:
+            return np.stack([np.arange(len(self)), np.ones(len(self), np.int64)], axis=1)
+        scenes, last = [], None
+        for record in range(len(self)):
+            shape, _, scene = self._parse(record)
+            if scene is None:
+                raise self._error(record, "is a single image in a file of shots")
+            if (scene, shape) == last:
+                scenes[-1][1] += 1
+                continue
+            if last and scene == last[0]:
+                raise self._error(record, f"has the shape {shape}, the shot before it {last[1]}")
+            scenes.append([record, 1])
+            last = (scene, shape)
+        for first, shots in scenes:
+            if shots == 1:
+                raise self._error(first, "is the only shot of its scene")
+        return np.array(scenes, np.int64)
+
     def read(self, record):
         """Image number `record`, uint8 [3, H, W]."""
         _, height, width = self.shape(record)
@@ -95,7 +132,7 @@ class ImageRecords:
         UserError naming the record if its checksum or its features are wrong.
         """
         self._verify(record)
-        (channels, full_height, full_width), data = self._parse(record)
+        (channels, full_height, full_width), data, _ = self._parse(record)
         rows = np.empty([channels, height, full_width], np.uint8)
         for channel in range(channels):
             start = data + (channel * full_height + y) * full_width
@@ -141,20 +178,22 @@ class ImageRecords:
             raise self._error(record, "is damaged: its checksum is wrong")
 
     def _parse(self, record):
-        """(shape, offset in the file of the first pixel), by walking the fields without reading the pixels."""
+        """(shape, offset in the file of the first pixel, scene or None), by walking the fields, not the pixels."""
         start = int(self._offsets[record])
         stop = start + int(self._lengths[record])
-        shape = data = None
+        shape = data = scene = None
         try:
             ((_, features, end),) = self._fields(start, stop)  # Example.features
             for _, entry, entry_end in itertools.islice(self._fields(features, end), _MAX_FEATURES):
                 (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)  # Of the map Features.feature
                 name = self._pread(key, min(key_end - key, 8))
-                if name not in (b"shape", b"data"):
+                if name not in (b"shape", b"data", b"scene"):
                     continue
                 kind, values, values_end = next(self._fields(value, value_end))  # Feature.bytes_list or .int64_list
                 if (name, kind) == (b"shape", _INT64_LIST):
                     shape = self._int64_list(values, values_end)
+                elif (name, kind) == (b"scene", _INT64_LIST):
+                    scene = self._int64_list(values, values_end)[0]
                 elif (name, kind) == (b"data", _BYTES_LIST):
                     _, data, data_end = next(self._fields(values, values_end))
         except (ValueError, StopIteration, IndexError):
@@ -163,7 +202,7 @@ class ImageRecords:
             raise self._error(record, "lacks the feature 'shape' or 'data'")
         if len(shape) != 3 or shape[0] != 3 or min(shape) < 1 or shape[0] * shape[1] * shape[2] != data_end - data:
             raise self._error(record, f"has {data_end - data} bytes of pixels for shape {shape}, not (3, H, W)")
-        return shape, data
+        return shape, data, scene
 
     def _fields(self, start, stop):
         """Yields (number, first byte, end) of the length-delimited protobuf fields in a part of the file."""

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -48,3 +49,9 @@ def smooth_image(height, width, seed):
     y, x = np.mgrid[:height, :width] / 16
     waves = [np.sin(rng.normal() * y + rng.normal() * x + rng.uniform(0, 6)) for _ in range(3)]
     return (127.5 + 120 * np.stack(waves)).astype(np.uint8)
+
+
+def textured_image(height, width, seed):
+    """float [3, height, width] of grains of about ten pixels: something whose shifts can be seen."""
+    grains = np.random.default_rng(seed).normal(128, 500, [3, height, width])
+    return ndimage.gaussian_filter(grains, (0, 4, 4))

@@ -1,9 +1,12 @@
 """The dataset tool, run as a user runs it."""
 
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
+from conftest import textured_image
 from PIL import Image
 
 import dataset_tool_tf
@@ -146,3 +149,83 @@ def test_verify_names_every_damaged_record(command, training_file, tmp_path):
     assert done.returncode == 1
     damaged = [f"damaged: bad.tfrecords: record {k} is damaged: its checksum is wrong" for k in (0, 3)]
     assert done.stderr.splitlines() == [*damaged, "error: bad.tfrecords: 2 of 4 records are damaged; make it anew"]
+
+
+def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, suffix, (top, left) in [("a", "png", (0, 0)), ("b", "bmp", (3, -4))]:
+        (tmp_path / folder).mkdir()
+        for scene in range(4):
+            y, x = (20 + top, 20 + left) if scene == 0 else (20, 20)  # b/photo0 shows its scene 3 up, 4 to the right.
+            content = textured_image(280, 300, seed=scene)[:, y : y + 240, x : x + 260]
+            noisy = (content + rng.normal(0, 20, content.shape)).clip(0, 255).astype(np.uint8)
+            save(tmp_path / folder / f"photo{scene}.{suffix}", noisy.transpose(1, 2, 0))
+    (tmp_path / "a" / "photo1.cr2").touch()
+    done = command("dataset_tool_tf.py", "--pairs", "a", "b", "--out", "pairs.tfrecords")
+    assert done.returncode == 0, done.stderr
+    told, shifted, warning = done.stderr.splitlines()
+    assert told.startswith("a: passed over 1 other files or folders, e.g. photo1.cr2")
+    down, right = map(float, re.fullmatch(r"shifted: b/photo0\.bmp: (\S+) down, (\S+) right of a/.*", shifted).groups())
+    assert down == pytest.approx(-3, abs=0.3) and right == pytest.approx(4, abs=0.3)
+    assert warning == "warning: shots that are shifted teach a network to blur; align them or take them away"
+
+    files = [f"a/photo{k}.png b/photo{k}.bmp".split() for k in range(4)]
+    lines = done.stdout.splitlines()
+    assert lines[:8] == [f"{index} {file}" for index, file in enumerate(f for pair in files for f in pair)]
+    assert lines[-3:] == [
+        "  Scenes: 4",
+        "  Shifted by 0.5 pixels or more: 1 shots",
+        "  Too flat, noisy or small to tell: 0 shots",
+    ]
+    records = tfrecords.ImageRecords(tmp_path / "pairs.tfrecords")
+    assert records.scenes().tolist() == [[0, 2], [2, 2], [4, 2], [6, 2]]
+    assert np.array_equal(records.read(5), images.read_rgb(tmp_path / "b" / "photo2.bmp"))
+    done = command("dataset_tool_tf.py", "--verify", "pairs.tfrecords")
+    assert done.stdout == "pairs.tfrecords: 8 noisy shots of 4 scenes, all whole\n"
+
+
+def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(command, tmp_path):
+    rng = np.random.default_rng(0)
+    for scene, count in {"x": 4, "y": 2, "z": 2}.items():
+        (tmp_path / "shots" / scene).mkdir(parents=True)
+        for shot in range(count):
+            save(tmp_path / "shots" / scene / f"{shot}.png", rng.integers(0, 256, [30, 40, 3], dtype=np.uint8))
+    shutil.copy(tmp_path / "shots/x/0.png", tmp_path / "shots/x/2.png")
+    for broken in ("shots/x/1.png", "shots/y/0.png"):
+        os.truncate(tmp_path / broken, 500)
+    done = command("dataset_tool_tf.py", "--bursts", "shots", "--out", "bursts.tfrecords")
+    assert done.returncode == 0, done.stderr
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
+    assert "shots/x/1.png: cannot be decoded" in skipped[0] and "shots/y/0.png: cannot be decoded" in skipped[2]
+    assert skipped[1] == "skipped: shots/x/2.png: is a copy of shots/x/0.png; their noise has to differ"
+    assert skipped[3] == "skipped: shots/y/1.png: no other shot of its scene can be used"
+    assert done.stdout.splitlines()[:4] == ["0 shots/x/0.png", "1 shots/x/3.png", "2 shots/z/0.png", "3 shots/z/1.png"]
+    tail = [
+        "Scenes: 2",
+        "Left out: 4 shots",
+        "Shifted by 0.5 pixels or more: 0 shots",
+        "Too flat, noisy or small to tell: 2 shots",
+    ]
+    assert [line.strip() for line in done.stdout.splitlines()[-4:]] == tail
+    assert tfrecords.ImageRecords(tmp_path / "bursts.tfrecords").scenes().tolist() == [[0, 2], [2, 2]]
+
+    shutil.rmtree(tmp_path / "shots/x")
+    shutil.rmtree(tmp_path / "shots/z")
+    done = command("dataset_tool_tf.py", "--bursts", "shots", "--out", "none.tfrecords")
+    assert done.returncode == 1 and not (tmp_path / "none.tfrecords").exists()
+    assert done.stderr.splitlines()[-1] == "error: none of the 1 scenes has two shots that can be used"
+
+
+def test_pairs_that_do_not_match_are_listed_and_nothing_is_written(command, tmp_path):
+    for name, size in {"a/1.png": 20, "a/2.png": 20, "b/1.png": 30, "b/3.png": 20}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (size, 20)).save(tmp_path / name)
+    done = command("dataset_tool_tf.py", "--pairs", "a", "b", "--out", "pairs.tfrecords")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "a/2.png: has no partner in b",
+        "b/3.png: has no partner in a",
+        "b/1.png: is 30x20, but a/1.png is 20x20",
+        "error: a, b: 3 problems with the shots; put them right",
+    ]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]

@@ -96,6 +96,32 @@ def test_tensorflow_reads_what_we_write(good, write):
         assert features["data"].bytes_list.value[0] == pixels.tobytes()
 
 
+def test_shots_come_back_as_scenes_and_to_others_as_images(tmp_path, good, write):
+    path = str(tmp_path / "shots.tfrecords")
+    shots = [(IMAGES[scene] + shot, scene) for scene, count in enumerate([2, 4, 3]) for shot in range(count)]
+    assert tfrecords.write_shots(path, shots) == 9
+    records = tfrecords.ImageRecords(path)
+    assert records.scenes().tolist() == [[0, 2], [2, 4], [6, 3]]
+    for record, (pixels, _) in enumerate(shots):
+        assert np.array_equal(records.read(record), pixels)
+    assert tfrecords.ImageRecords(write(good)).scenes().tolist() == [[0, 1], [1, 1], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    "shots, message",
+    [
+        ([(0, 0), (0, 0), (1, 1)], "record 2 is the only shot of its scene"),
+        ([(0, 0), (0, 0), (1, 2), (2, 2)], r"record 3 has the shape \(3, 11, 14\), the shot before it \(3, 10, 14\)"),
+        ([(0, 0), (0, 0), (1, None)], "record 2 is a single image in a file of shots"),
+    ],
+)
+def test_records_that_make_no_scenes(tmp_path, shots, message):
+    path = str(tmp_path / "shots.tfrecords")
+    tfrecords.write_shots(path, [(IMAGES[image], scene) for image, scene in shots])
+    with pytest.raises(dnnlib.UserError, match=rf"shots\.tfrecords: {message}"):
+        tfrecords.ImageRecords(path).scenes()
+
+
 def test_arrays_that_are_views_are_written_in_order(tmp_path):
     rows_last = np.ascontiguousarray(IMAGES[0].transpose(1, 2, 0)).transpose(2, 0, 1)
     tfrecords.write_images(tmp_path / "a.tfrecords", [rows_last])
