@@ -40,6 +40,8 @@ NOISE = EasyDict(
     text=EasyDict(train_p=(0.0, 0.5), validation_p=0.25, font_size=(8, 40), font_dir=None),
     # Probability that a pixel is replaced by a random colour.
     impulse=EasyDict(train_p=(0.0, 0.95), validation_p=0.7),
+    # Nothing is added: the images are noisy themselves. Training takes two shots of each scene.
+    none=EasyDict(),
 )
 NOISE["poisson-gaussian"] = EasyDict(  # Both of the noises of a camera: of the light and of reading it out.
     train_lambda=(1.0, 100.0), validation_lambda=30.0, train_sigma=(0.0, 25.0), validation_sigma=10.0
@@ -48,6 +50,7 @@ NOISE["poisson-gaussian"] = EasyDict(  # Both of the noises of a camera: of the 
 TRAIN = EasyDict(
     train_tfrecords="datasets/imagenet_val_raw.tfrecords",  # Made by dataset_tool_tf.py.
     validation_dir="kodak",  # A folder of clean images, or a name from VALIDATION_SETS.
+    reference_dir=None,  # With noise "none": clean images or second shots of those of validation_dir; None: no PSNR.
     noise="gaussian",  # A name from NOISE.
     loss=None,  # "l2", "l1" or "annealed" (see corruption.py); None: the one that belongs to the noise.
     noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
@@ -68,6 +71,7 @@ LONG_TRAIN = EasyDict(iteration_count=500_000, eval_interval=5_000, ramp_down_pa
 
 VALIDATE = EasyDict(
     dataset_dir="kodak",
+    reference_dir=None,  # With noise "none": clean images or second shots of those of dataset_dir.
     noise="gaussian",
     seed=1000,  # Of the noise.
 )
@@ -113,6 +117,7 @@ def _parser():
     option(
         "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
     )
+    _reference_option(option, TRAIN)
     given = {"default": argparse.SUPPRESS, "type": positive_int, "metavar": "N"}  # --long-train has other defaults.
     option("--iterations", dest="iteration_count", help="length of the run", **given)
     option("--eval-interval", help="iterations between evaluations", **given)
@@ -132,6 +137,7 @@ def _parser():
     option(
         "--dataset-dir", default=VALIDATE.dataset_dir, metavar="DIR", help="folder of clean images, or name of a set"
     )
+    _reference_option(option, VALIDATE)
     option("--network-snapshot", required=True, metavar="FILE", help="the network")
     option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
     option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
@@ -167,6 +173,11 @@ def _noise_and_file(text):
     return noise, path
 
 
+def _reference_option(option, defaults):
+    help_text = "with --noise none: folder of clean images, or of second shots, under the same names"
+    option("--reference-dir", default=defaults.reference_dir, metavar="DIR", help=help_text)
+
+
 def _train(args):
     if args.resume:
         if "validation_dir" in args.given:
@@ -184,8 +195,10 @@ def _train(args):
     settings.loss = settings.loss or CORRUPTIONS[settings.noise].loss
     if settings.crop_size % 32:
         raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
+    if settings.noise == "none" and not settings.noise2noise:
+        raise dnnlib.UserError("--noise2noise=false takes clean targets, and --noise none has none; leave one out")
     needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
-    needs[settings.validation_dir] = _validation_hint(settings.validation_dir)
+    needs |= _validation_needs(settings, "--validation-dir", settings.validation_dir)
     submit(args, DESC, "-n2n" if settings.noise2noise else "-n2c", "train.train", settings, needs)
 
 
@@ -193,12 +206,15 @@ def _validate(args):
     settings = EasyDict(
         network_snapshot=args.network_snapshot,
         dataset_dir=VALIDATION_SETS.get(args.dataset_dir, args.dataset_dir),
+        reference_dir=args.reference_dir,
         noise=args.noise,
         noise_settings=NOISE[args.noise],
         precision=args.precision,
         seed=args.seed,
     )
-    needs = {settings.network_snapshot: "", settings.dataset_dir: _validation_hint(settings.dataset_dir)}
+    needs = {settings.network_snapshot: ""} | _validation_needs(settings, "--dataset-dir", settings.dataset_dir)
+    if settings.noise == "none" and not settings.reference_dir:
+        raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
     submit(args, DESC, "-validate", "validation.validate", settings, needs)
 
 
@@ -224,8 +240,19 @@ def _compare(args):
     call(args, "validation.compare", settings, dict.fromkeys([args.image, *(path for _, path in args.networks)], ""))
 
 
-def _validation_hint(folder):
-    return "download_kodak.py fetches it" if folder == VALIDATION_SETS.kodak else "a folder of clean images is needed"
+def _validation_needs(settings, option, folder):
+    """What validation reads, for `check_exist`. UserError where the folders do not go with the kind of noise."""
+    if settings.noise != "none":
+        if settings.reference_dir:
+            raise dnnlib.UserError(f"--reference-dir goes with --noise none only; of {option} the images are clean")
+        is_kodak = folder == VALIDATION_SETS.kodak
+        return {folder: "download_kodak.py fetches it" if is_kodak else "a folder of clean images is needed"}
+    if folder in VALIDATION_SETS.values():
+        raise dnnlib.UserError(f"--noise none: {folder} has clean images; name a folder of noisy ones by {option}")
+    needs = {folder: "a folder of noisy images is needed"}
+    if settings.reference_dir:
+        needs[settings.reference_dir] = "a folder of clean images or second shots is needed"
+    return needs
 
 
 if __name__ == "__main__":

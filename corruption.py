@@ -165,6 +165,13 @@ class Text(Corruption):
         return self._overlay.write(x, p, rng)
 
 
+class Recorded(Corruption):
+    """Nothing is added: images come with noise of their own, and training with two shots of each scene."""
+
+    def corrupt(self, x, rng):
+        return x
+
+
 def poisson_counts(levels, white, rng):
     """Photon counts: uint8 levels of any shape -> float32 Poisson variates of mean white * level / 255.
 
@@ -202,6 +209,7 @@ CORRUPTIONS = {
     "bernoulli": Bernoulli,
     "text": Text,
     "impulse": Impulse,
+    "none": Recorded,
 }
 
 

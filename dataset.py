@@ -1,8 +1,9 @@
 """Training data: minibatches of corrupted crops, each a pure function of (records, settings, seed, iteration).
 
-Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Its record is the one at place
-n % R of a permutation of the R records that the seed and the epoch n // R give; its crop and its noise come from a
-generator seeded by (seed, n). Any minibatch can thus be made without those before it, in any number of threads.
+Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Its scene (a
+record, in a file of single images) is the one at place n % S of a permutation of the S scenes that the seed and the
+epoch n // S give; its shots, crop and noise come from a generator seeded by (seed, n). Any minibatch can thus be made
+without those before it, in any number of threads.
 """
 
 import contextlib
@@ -20,29 +21,52 @@ _ORDER, _ELEMENT = 1, 2
 
 
 class TrainingData:
-    """Crops of the images of a TFRecords file."""
+    """Crops of the images of a TFRecords file, or of noisy shots, two of a scene at a time."""
 
-    def __init__(self, tfrecords, crop_size, seed):
+    def __init__(self, tfrecords, crop_size, seed, pairs=False):
         """tfrecords: path; crop_size: side of the square crops, a multiple of 32 for the network's sake.
 
-        UserError if the file, or a record by its structure, is not what it should be.
+        pairs: elements are two shots. UserError if the file holds the other kind, or is not what it should be; the
+        structure of every record is checked.
         """
         self.records = ImageRecords(tfrecords)
         self.records.check()
-        self.crop_size, self.seed = crop_size, seed
+        self.crop_size, self.seed, self.shots = crop_size, seed, 2 if pairs else 1
+        self.scenes = self.records.scenes()
+        holds_shots = self.scenes[0, 1] > 1
+        if pairs and not holds_shots:
+            raise dnnlib.UserError(
+                f"{tfrecords}: holds single images, and --noise none takes two noisy shots of each scene; "
+                "make it with dataset_tool_tf.py --pairs or --bursts"
+            )
+        if holds_shots and not pairs:
+            raise dnnlib.UserError(f"{tfrecords}: holds noisy shots of scenes; train on them with --noise none")
         self.error = None  # What `element` raised: TensorFlow passes on only its text.
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch's and the next one's.
 
     def element(self, n):
-        """Element n of the sequence: (clean crop uint8 [3, size, size], noise seeds int64 [2, 2])."""
-        epoch, place = divmod(int(n), len(self.records))
+        """Element n of the sequence: (crops uint8 [shots, 3, size, size], noise seeds int64 [2, 2]).
+
+        The crops are the same square of one image, or of two different shots in an order that is drawn, both turned and
+        mirrored alike.
+        """
+        epoch, place = divmod(int(n), len(self.scenes))
         rng = np.random.default_rng([_ELEMENT, self.seed, int(n)])
         try:
-            crop = self._crop(self._permutation(epoch)[place], rng)
+            first, count = self.scenes[self._permutation(epoch)[place]]
+            chosen = rng.choice(count, self.shots, replace=False) if count > 1 else [0]
+            crops = self._crop(first + chosen, rng)
+            if self.shots > 1:  # Own scenes are few; of single images the published recipe turns none.
+                crops = turn(crops, rng.integers(8))
         except dnnlib.UserError as error:
             self.error = error
             raise
-        return crop, rng.integers(np.iinfo(np.int64).max, size=[2, 2])
+        return crops, rng.integers(np.iinfo(np.int64).max, size=[2, 2])
+
+    def describe(self):
+        """How much there is, for the log."""
+        count = len(self.records)
+        return f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
 
     @contextlib.contextmanager
     def errors_named(self):
@@ -55,21 +79,31 @@ class TrainingData:
             raise self.error from None
 
     def _draw_permutation(self, epoch):
-        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.records))
+        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.scenes))
 
-    def _crop(self, record, rng):
-        """A random square of the image, of side `crop_size`, or of the image's shorter side and then enlarged.
+    def _crop(self, records, rng):
+        """A random square of images of one size, of side `crop_size`, or of their shorter side and then enlarged.
 
         Enlarging is bicubic on bytes, which keeps it in range: an overshoot below black has no Poisson noise.
         """
-        _, height, width = self.records.shape(record)
+        _, height, width = self.records.shape(records[0])
         side = min(self.crop_size, height, width)
         y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        crop = self.records.crop(record, y, x, side, side)
+        crops = np.stack([self.records.crop(record, y, x, side, side) for record in records])
         if side < self.crop_size:
-            image = Image.fromarray(crop.transpose(1, 2, 0)).resize([self.crop_size] * 2, Image.Resampling.BICUBIC)
-            crop = np.asarray(image).transpose(2, 0, 1)
-        return crop
+            crops = np.stack([_enlarge(crop, self.crop_size) for crop in crops])
+        return crops
+
+
+def turn(x, k):
+    """Squares [..., size, size] after k % 4 quarter turns, and mirrored where k > 3: the ways to lay a square."""
+    x = np.rot90(x, k % 4, axes=(-2, -1))
+    return np.ascontiguousarray(x[..., ::-1] if k >= 4 else x)
+
+
+def _enlarge(crop, size):
+    image = Image.fromarray(crop.transpose(1, 2, 0)).resize([size, size], Image.Resampling.BICUBIC)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
@@ -78,16 +112,17 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
     Each is (input, target, weight, clean), float32 [minibatch_size, 3, size, size] in [-0.5, 0.5] but for the noise.
     The target is another draw of the whole corruption, or the clean crop where `noise2noise` is false. Its weight in
     the loss, 0 or 1, is [minibatch_size, 1, size, size], or [minibatch_size, 1, 1, 1] where all pixels count.
+    Of noisy shots there is no clean crop: each is (input, target, weight), one shot and another.
     """
-    size = data.crop_size
+    shape = [data.shots, 3, data.crop_size, data.crop_size]
 
     def load(n):
-        crop, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)
-        crop, seeds = tf.ensure_shape(crop, [3, size, size]), tf.ensure_shape(seeds, [2, 2])
-        clean = tf.cast(crop, tf.float32) / 255 - 0.5
-        noisy, _ = corruption.for_training(clean, seeds[0])
-        target = corruption.for_training(clean, seeds[1]) if noise2noise else (clean, tf.ones([1, 1, 1]))
-        return noisy, *target, clean
+        crops, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)
+        crops, seeds = tf.ensure_shape(crops, shape), tf.ensure_shape(seeds, [2, 2])
+        shots = tf.unstack(tf.cast(crops, tf.float32) / 255 - 0.5)
+        noisy, _ = corruption.for_training(shots[0], seeds[0])
+        target = corruption.for_training(shots[-1], seeds[1]) if noise2noise else (shots[0], tf.ones([1, 1, 1]))
+        return (noisy, *target) if data.shots == 2 else (noisy, *target, shots[0])
 
     elements = tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
     elements = elements.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

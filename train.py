@@ -30,6 +30,7 @@ def train(
     submit_config,
     train_tfrecords,
     validation_dir,
+    reference_dir,
     noise,
     noise_settings,
     loss,
@@ -51,9 +52,9 @@ def train(
     start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
     noise = corruption.create(noise, **noise_settings)
     loss_of = corruption.loss_function(loss)
-    validation_set = ValidationSet(validation_dir, noise, seed)
-    data = dataset.TrainingData(train_tfrecords, crop_size, seed)
-    print(f"Training on {len(data.records)} images of {train_tfrecords}.")
+    validation_set = ValidationSet(validation_dir, noise, seed, reference_dir)
+    data = dataset.TrainingData(train_tfrecords, crop_size, seed, isinstance(noise, corruption.Recorded))
+    print(f"Training on {data.describe()} of {train_tfrecords}.")
     devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
     dtype = tflib.pick_dtype(precision)
 
@@ -62,7 +63,7 @@ def train(
         with tf.name_scope("data"):
             batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count)
             iterator = tf.data.make_initializable_iterator(batches)
-            noisy, target, weight, clean = iterator.get_next()
+            noisy, target, weight, *clean = iterator.get_next()  # Of noisy shots there is no clean one.
         network = create_autoencoder(dtype)
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
         progress = tf.placeholder(tf.float32, [], name="progress")
@@ -80,7 +81,7 @@ def train(
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update}
-        step_and_batch = step | {"noisy": noisy, "target": target, "clean": clean}
+        step_and_batch = step | dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
 
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, data.errors_named():
@@ -149,41 +150,48 @@ class _Reporter:
 
         psnrs = []
         for index, result in enumerate(self.validation_set.evaluate(self.network)):
-            psnrs.append(result.psnr)
+            if result.psnr is not None:
+                psnrs.append(result.psnr)
             if index < PREVIEWS:
                 self._save_preview(iteration, index, result)
         if batch:
             self._save_batch(iteration, batch)
-        psnr = float(np.mean(psnrs))
-        if psnr > self._best_psnr:
-            self._best_psnr = psnr
-            tflib.save_snapshot(self.network, ctx.path("network_best.pickle"))
+        measured = self._report_psnr(float(np.mean(psnrs))) if psnrs else {}  # Without references there is no PSNR.
 
         maintenance = time.time() - started
         total = ctx.time_since_start()
-        ctx.print(f"Average PSNR: {psnr:.2f}")
         ctx.print(
             f"iter {iteration:<10d} time {dnnlib.format_time(total):<12s} sec/eval {sec_per_eval:<7.1f} "
             f"sec/iter {sec_per_iter:<7.2f} maintenance {maintenance:<6.1f}"
         )
-        self.summary.add(PSNR_avg_psnr=psnr, Timing__iter=iteration, Timing__total_sec=total)
+        self.summary.add(Timing__iter=iteration, Timing__total_sec=total)
         self.summary.add(Timing__sec_per_eval=sec_per_eval, Timing__sec_per_iter=sec_per_iter)
         self.summary.add(Timing__maintenance_sec=maintenance)
         self.summary.report(iteration)
-        ctx.update(iteration, average_psnr=f"{psnr:.2f}")
+        ctx.update(iteration, **measured)
+
+    def _report_psnr(self, psnr):
+        """Tells the PSNR in dB; keeps the network if it is the best so far. Returns what `run.txt` is to say of it."""
+        self.ctx.print(f"Average PSNR: {psnr:.2f}")
+        self.summary.add(PSNR_avg_psnr=psnr)
+        if psnr > self._best_psnr:
+            self._best_psnr = psnr
+            tflib.save_snapshot(self.network, self.ctx.path("network_best.pickle"))
+        return {"average_psnr": f"{psnr:.2f}"}
 
     def _save_preview(self, iteration, index, result):
         self.summary.add_image(f"Validation/{index}_noisy_denoised_clean", result.side_by_side(), iteration)
         self._save(f"img_{iteration}_val_{index}_pred.png", result.denoised)
         if iteration == 0:
-            self._save(f"img_{iteration}_val_{index}_orig.png", result.clean)
             self._save(f"img_{iteration}_val_{index}_noisy.png", result.noisy)
+            if result.clean is not None:
+                self._save(f"img_{iteration}_val_{index}_orig.png", result.clean)
 
     def _save_batch(self, iteration, batch):
-        """The training minibatch as the network sees it: its crops in a row, input, output, target, clean below."""
-        noisy, target, clean = (images.to_uint8(batch[name]) for name in ("noisy", "target", "clean"))
-        output = images.to_uint8(self.network.run(batch["noisy"]))
-        rows = [np.concatenate(list(crops[:4]), axis=2) for crops in (noisy, output, target, clean)]
+        """The training minibatch as the network sees it: its crops in a row; input, output, target, clean if known."""
+        crops = [batch["noisy"], self.network.run(batch["noisy"]), batch["target"]]
+        crops += [batch["clean"]] if "clean" in batch else []
+        rows = [np.concatenate(list(images.to_uint8(x[:4])), axis=2) for x in crops]
         for name, row in zip(("x_aug", "y_pred", "y"), rows):
             self._save(f"img_{iteration}_{name}.png", row)
         self.summary.add_image("Training/input_output_target_clean", np.concatenate(rows, axis=1), iteration)

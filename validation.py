@@ -1,4 +1,4 @@
-"""Validation on folders of clean images corrupted with seeded noise, and denoising of single images."""
+"""Validation on folders of clean images corrupted with seeded noise, or of noisy ones; denoising of single images."""
 
 import csv
 import os
@@ -9,17 +9,27 @@ import corruption
 import dnnlib
 import images
 import metrics
+import shots
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from network import load_autoencoder
 
 
 class ValidationSet:
-    """The images of a folder, with the same noise at every evaluation: it depends on the seed and their names."""
+    """The images of a folder, with the same noise at every evaluation: it depends on the seed and their names.
 
-    def __init__(self, folder, noise, seed):
-        """folder: path; noise: a corruption; seed: int. UserError if the folder has no image that can be read."""
+    Or noisy images as they are. What they are compared with is then another folder's images of the same names: clean
+    ones, or second shots, whose own noise lowers every PSNR alike; or nothing.
+    """
+
+    def __init__(self, folder, noise, seed, reference_dir=None):
+        """folder: path; noise: a corruption; seed: int; reference_dir: path, only where the noise is the images' own.
+
+        UserError if the folder has no image that can be read, or the other one lacks some or has them in another size.
+        """
         self.folder, self.noise, self.seed = folder, noise, seed
+        self.recorded = isinstance(noise, corruption.Recorded)
+        self.references = dict(shots.find_pairs(folder, reference_dir)) if reference_dir else {}
         self.paths = []
         for path in images.list_images(folder):
             try:
@@ -35,27 +45,34 @@ class ValidationSet:
         count = 0
         for path in self.paths:
             try:
-                clean = images.read_rgb(path)
+                image = images.read_rgb(path)
+                clean = self._reference(path) if self.recorded else image
             except dnnlib.UserError as error:
                 print(f"warning: left out: {error}")
                 continue
             name = os.path.basename(path)
-            noisy = self.noise.for_validation(images.to_float(clean), corruption.generator(self.seed, name))
+            noisy = self.noise.for_validation(images.to_float(image), corruption.generator(self.seed, name))
             yield Result(name, clean, images.to_uint8(noisy), images.to_uint8(denoise(network, noisy)))
             count += 1
         if not count:
             raise self._nothing_readable()
+
+    def _reference(self, path):
+        return images.read_rgb(self.references[path]) if path in self.references else None
 
     def _nothing_readable(self):
         return dnnlib.UserError(f"{self.folder}: no image there can be read")
 
 
 class Result:
-    """An image of a validation set, corrupted and restored: `clean`, `noisy`, `denoised`, uint8 [3, H, W]."""
+    """An image of a validation set, corrupted and restored: `clean`, `noisy`, `denoised`, uint8 [3, H, W].
+
+    `clean` is what the others are compared with, see `ValidationSet`; with nothing, it and `psnr` are None.
+    """
 
     def __init__(self, name, clean, noisy, denoised):
         self.name, self.clean, self.noisy, self.denoised = name, clean, noisy, denoised
-        self.psnr = metrics.psnr(clean, denoised, peak=255)
+        self.psnr = None if clean is None else metrics.psnr(clean, denoised, peak=255)
 
     def row(self):
         """A row of `metrics.csv`: decibels and structural similarities of the noisy and of the denoised image."""
@@ -72,7 +89,8 @@ class Result:
 
     def side_by_side(self, size=256):
         """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
-        return np.concatenate([images.centre(x, size) for x in (self.noisy, self.denoised, self.clean)], axis=2)
+        pictures = [x for x in (self.noisy, self.denoised, self.clean) if x is not None]
+        return np.concatenate([images.centre(x, size) for x in pictures], axis=2)
 
 
 def denoise(network, x):
@@ -80,15 +98,16 @@ def denoise(network, x):
     return network.run(x[None])[0]
 
 
-def validate(submit_config, network_snapshot, dataset_dir, noise, noise_settings, precision, seed):
+def validate(submit_config, network_snapshot, dataset_dir, reference_dir, noise, noise_settings, precision, seed):
     """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
 
-    network_snapshot, dataset_dir: paths; noise, noise_settings: see `corruption.create`; seed: of the noise.
+    network_snapshot: path; dataset_dir, reference_dir: see `ValidationSet`; noise, noise_settings: see
+    `corruption.create`; seed: of the noise.
     """
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(submit_config.num_gpus)
         network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
-        validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed)
+        validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed, reference_dir)
         rows = []
         with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:
             for result in validation_set.evaluate(network):

@@ -43,6 +43,32 @@ def training_file(photos, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def noisy_shots(photos, tmp_path_factory):
+    """A folder `clean` of the same images, and folders `a`, `b`, `c` with noisy shots of each, as BMP and PNG."""
+    folder, rng = tmp_path_factory.mktemp("shots"), np.random.default_rng(0)
+    for path in sorted(photos.iterdir()):
+        clean = np.asarray(Image.open(path))
+        for kind, suffix in {"clean": ".png", "a": ".png", "b": ".bmp", "c": ".png"}.items():
+            (folder / kind).mkdir(exist_ok=True)
+            noise = rng.normal(0, 0 if kind == "clean" else 20, clean.shape)
+            pixels = np.clip(clean + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / kind / (path.stem + suffix))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shots_file(noisy_shots, tmp_path_factory):
+    """The noisy shots as a TFRecords file: three of each scene."""
+    import images
+    import tfrecords
+
+    path = str(tmp_path_factory.mktemp("records") / "shots.tfrecords")
+    scenes = enumerate(zip(*(images.list_images(noisy_shots / kind) for kind in "abc")))
+    tfrecords.write_shots(path, ((images.read_rgb(p), scene) for scene, paths in scenes for p in paths))
+    return path
+
+
 def smooth_image(height, width, seed):
     """uint8 [3, height, width] of a few waves: something that a network can tell from noise."""
     rng = np.random.default_rng(seed)

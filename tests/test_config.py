@@ -101,6 +101,19 @@ def test_usage_errors(command, words, tmp_path):
         ),
         (["config.py", "train", "--crop-size", "100"], "error: --crop-size 100 is not a multiple of 32"),
         (
+            ["config.py", "train", "--noise=none", "--noise2noise=false"],
+            "error: --noise2noise=false takes clean targets",
+        ),
+        (
+            ["config.py", "train", "--noise=none"],
+            "error: --noise none: datasets/kodak has clean images; name a folder of ",
+        ),
+        (["config.py", "train", "--reference-dir=a"], "error: --reference-dir goes with --noise none only"),
+        (
+            ["config.py", "validate", "--noise=none", "--dataset-dir=a", "--network-snapshot=b"],
+            "error: --noise none: name images to compare with by --reference-dir",
+        ),
+        (
             ["config.py", "validate", "--network-snapshot", sys.executable],
             "error: datasets/kodak: no such file or folder",
         ),

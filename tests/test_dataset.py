@@ -8,7 +8,7 @@ import dnnlib
 import images
 import tfrecords
 from config import NOISE
-from dataset import TrainingData, minibatches
+from dataset import TrainingData, minibatches, turn
 from dnnlib import tflib
 from dnnlib.tflib import tf
 
@@ -17,7 +17,7 @@ GAUSSIAN = corruption.create("gaussian", **NOISE.gaussian)
 
 def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN):
     """The minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
-    data = TrainingData(path, crop_size, seed)
+    data = TrainingData(path, crop_size, seed, pairs=isinstance(noise, corruption.Recorded))
     with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
         batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
         iterator = tf.data.make_initializable_iterator(batches)
@@ -67,7 +67,7 @@ def test_every_record_once_per_epoch_in_an_order_of_its_own(tmp_path):
     path = str(tmp_path / "marked.tfrecords")  # Record k is all of value k.
     tfrecords.write_images(path, (np.full([3, 40, 40], k, np.uint8) for k in range(10)))
     data = TrainingData(path, 32, seed=1)
-    orders = [[data.element(n)[0][0, 0, 0] for n in range(10 * e, 10 * e + 10)] for e in range(3)]
+    orders = [[data.element(n)[0][0, 0, 0, 0] for n in range(10 * e, 10 * e + 10)] for e in range(3)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
 
@@ -79,7 +79,7 @@ def test_crops_cover_the_image_and_are_parts_of_it(tmp_path):
     data = TrainingData(path, 32, seed=1)
     corners = set()
     for n in range(400):
-        crop, _ = data.element(n)
+        (crop,), _ = data.element(n)
         top, left = crop[:2, 0, 0]
         np.testing.assert_array_equal(crop[:2], np.stack([y, x])[:, top : top + 32, left : left + 32])
         corners.add((int(top), int(left)))
@@ -119,3 +119,43 @@ def test_a_record_that_is_no_image_is_named_before_training(tmp_path):
         dnnlib.UserError, match=r"mixed\.tfrecords: record 1 has 1600 bytes of pixels for shape \(1, 40"
     ):
         TrainingData(path, 32, seed=0)
+
+
+def test_two_shots_of_a_scene_are_cropped_and_turned_alike(tmp_path):
+    """Shots are a ramp of their scene; the lowest bits of blue tell which scene and shot a crop is of."""
+    path, counts = str(tmp_path / "shots.tfrecords"), [2, 3, 5]
+    y, x = np.mgrid[:40, :50]
+    marked = [(scene, shot) for scene, count in enumerate(counts) for shot in range(count)]
+    ramps = ((np.stack([y, x, 0 * y + 10 * scene + shot]).astype(np.uint8), scene) for scene, shot in marked)
+    tfrecords.write_shots(path, ramps)
+    data, drawn, turns = TrainingData(path, 32, seed=1, pairs=True), [], set()
+    for n in range(600):
+        crops, _ = data.element(n)
+        np.testing.assert_array_equal(crops[0, :2], crops[1, :2])  # The same place of the scene, the same way up.
+        top, left = crops[0, :2].min(axis=(1, 2))
+        square = np.stack([y, x])[:, top : top + 32, left : left + 32]
+        turns.add(next(k for k in range(8) if np.array_equal(turn(square, k), crops[0, :2])))
+        drawn.append(tuple(crops[:, 2, 0, 0].tolist()))
+    assert turns == set(range(8))
+    pairs = {(10 * s + a, 10 * s + b) for s, count in enumerate(counts) for a in range(count) for b in range(count)}
+    assert set(drawn) == {(a, b) for a, b in pairs if a != b}  # Any two shots, in either order, never one twice.
+    for epoch in range(5):
+        assert sorted(a // 10 for a, _ in drawn[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]
+
+
+def test_minibatches_of_shots_are_pure_and_as_noisy_as_the_shots(shots_file):
+    recorded = corruption.create("none")
+    run, resumed = (draw(shots_file, start, 6, noise=recorded) for start in (0, 4))
+    for a, b in zip(run[4:], resumed):
+        for x, y in zip(a, b):
+            np.testing.assert_array_equal(x, y)
+    noisy, target, _ = (np.concatenate(x) for x in zip(*run))
+    assert noisy.shape == (18, 3, 32, 32) and abs(noisy).max() <= 0.5
+    assert (noisy - target).std() == pytest.approx(20 / 255 * np.sqrt(2), rel=0.1)
+
+
+def test_files_of_the_other_kind_are_refused(training_file, shots_file):
+    with pytest.raises(dnnlib.UserError, match=r"single images, and --noise none takes two .*--pairs or --bursts"):
+        TrainingData(training_file, 32, seed=1, pairs=True)
+    with pytest.raises(dnnlib.UserError, match="train on them with --noise none"):
+        TrainingData(shots_file, 32, seed=1)

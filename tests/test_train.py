@@ -147,3 +147,33 @@ def test_every_noise_trains_and_validates(tmp_path, monkeypatch, photos, trainin
     config.main(["validate", "--noise", noise, "--dataset-dir", str(photos), "--network-snapshot", snapshot])
     measured = open("results/00001-autoencoder-validate/log.txt").read()
     assert re.findall(r"^Average PSNR: .*$", measured, re.M)[-1] in open(f"{run_dir}/log.txt").read()
+
+
+def test_noisy_shots_train_a_network_that_is_compared_with_references(command, noisy_shots, shots_file, tmp_path):
+    words = ["--noise", "none", "--validation-dir", noisy_shots / "a", "--reference-dir", noisy_shots / "clean"]
+    done = command("config.py", "train", "--train-tfrecords", shots_file, *words, *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert f"Training on 12 noisy shots of 4 scenes of {shots_file}." in done.stdout
+    assert len(re.findall(r"^Average PSNR: \d+\.\d\d$", done.stdout, re.M)) == 3
+    names = set(os.listdir(tmp_path / "results/00000-autoencoder-n2n"))
+    previews = {f"img_0_val_0_{kind}.png" for kind in ("orig", "noisy", "pred")}
+    assert {"network_final.pickle", "network_best.pickle", "img_4_y.png"} | previews <= names
+
+
+def test_noisy_shots_alone_are_enough_to_train(command, noisy_shots, shots_file, tmp_path):
+    words = ["--noise", "none", "--validation-dir", noisy_shots / "a", "--train-tfrecords", shots_file]
+    done = command("config.py", "train", *words, *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "PSNR" not in done.stdout and re.search(r"^iter 4 ", done.stdout, re.M)
+    names = set(os.listdir(tmp_path / "results/00000-autoencoder-n2n"))
+    assert {"network_final.pickle", "img_4_val_2_pred.png", "img_0_val_0_noisy.png", "img_4_x_aug.png"} <= names
+    assert not {"network_best.pickle", "img_0_val_0_orig.png"} & names
+
+
+def test_single_images_are_no_noisy_shots(command, photos, training_file):
+    words = ["--noise", "none", "--validation-dir", photos, "--train-tfrecords", training_file]
+    done = command("config.py", "train", *words, *SHORT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: {training_file}: holds single images, and --noise none takes two noisy shots"
+    )

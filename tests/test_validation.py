@@ -63,6 +63,28 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
     assert float(mean["psnr_denoised"]) == pytest.approx(printed, abs=0.006)
 
 
+def test_noisy_images_are_compared_with_clean_ones(command, noisy_shots, snapshot, tmp_path):
+    words = ["--noise", "none", "--dataset-dir", noisy_shots / "b", "--network-snapshot", snapshot]
+    done = command("config.py", "validate", *words, "--reference-dir", noisy_shots / "clean")
+    assert done.returncode == 0, done.stderr
+    *rows, mean = csv.DictReader(open(tmp_path / "results/00000-autoencoder-validate/metrics.csv"))
+    assert [row["image"] for row in rows] == [f"photo{k}.bmp" for k in range(4)]
+    for row in rows:  # The noise of the files, and no other: the network gives back what it is given.
+        clean = np.asarray(Image.open(noisy_shots / "clean" / row["image"].replace("bmp", "png")))
+        noisy = np.asarray(Image.open(noisy_shots / "b" / row["image"]))
+        assert float(row["psnr_noisy"]) == pytest.approx(metrics.psnr(clean, noisy, peak=255), abs=1e-4)
+        assert float(row["psnr_denoised"]) == pytest.approx(float(row["psnr_noisy"]), abs=0.01)
+    assert f"Average PSNR: {float(mean['psnr_denoised']):.2f}" in done.stdout
+
+    (tmp_path / "some").mkdir()
+    Image.new("RGB", (7, 7)).save(tmp_path / "some" / "photo0.png")
+    done = command("config.py", "validate", *words, "--reference-dir", "some")
+    assert done.returncode == 1
+    missing = [f"{noisy_shots}/b/photo{k}.bmp: has no partner in some" for k in (1, 2, 3)]
+    size = f"some/photo0.png: is 7x7, but {noisy_shots}/b/photo0.bmp is 96x80"
+    assert done.stderr.splitlines()[:4] == [*missing, size]
+
+
 def test_a_folder_with_nothing_readable_is_an_error(command, snapshot, tmp_path):
     (tmp_path / "empty").mkdir()
     done = command("config.py", "validate", "--dataset-dir", "empty", "--network-snapshot", snapshot)
