@@ -23,15 +23,15 @@ _ORDER, _ELEMENT = 1, 2
 class TrainingData:
     """Crops of the images of a TFRecords file, or of noisy shots, two of a scene at a time."""
 
-    def __init__(self, tfrecords, crop_size, seed, pairs=False):
+    def __init__(self, tfrecords, crop_size, seed, pairs=False, turned=False):
         """tfrecords: path; crop_size: side of the square crops, a multiple of 32 for the network's sake.
 
-        pairs: elements are two shots. UserError if the file holds the other kind, or is not what it should be; the
-        structure of every record is checked.
+        pairs: elements are two shots; turned: crops are turned and mirrored at random. UserError if the file holds the
+        other kind, or is not what it should be; the structure of every record is checked.
         """
         self.records = ImageRecords(tfrecords)
         self.records.check()
-        self.crop_size, self.seed, self.shots = crop_size, seed, 2 if pairs else 1
+        self.crop_size, self.seed, self.shots, self.turned = crop_size, seed, 2 if pairs else 1, turned
         self.scenes = self.records.scenes()
         holds_shots = self.scenes[0, 1] > 1
         if pairs and not holds_shots:
@@ -47,8 +47,8 @@ class TrainingData:
     def element(self, n):
         """Element n of the sequence: (crops uint8 [shots, 3, size, size], noise seeds int64 [2, 2]).
 
-        The crops are the same square of one image, or of two different shots in an order that is drawn, both turned and
-        mirrored alike.
+        The crops are the same square of one image, or of two different shots in an order that is drawn, treated
+        alike.
         """
         epoch, place = divmod(int(n), len(self.scenes))
         rng = np.random.default_rng([_ELEMENT, self.seed, int(n)])
@@ -56,7 +56,7 @@ class TrainingData:
             first, count = self.scenes[self._permutation(epoch)[place]]
             chosen = rng.choice(count, self.shots, replace=False) if count > 1 else [0]
             crops = self._crop(first + chosen, rng)
-            if self.shots > 1:  # Own scenes are few; of single images the published recipe turns none.
+            if self.turned:
                 crops = turn(crops, rng.integers(8))
         except dnnlib.UserError as error:
             self.error = error

@@ -39,6 +39,7 @@ def train(
     eval_interval,
     minibatch_size,
     crop_size,
+    turn,
     learning_rate,
     ramp_down_part,
     adam,
@@ -53,7 +54,8 @@ def train(
     noise = corruption.create(noise, **noise_settings)
     loss_of = corruption.loss_function(loss)
     validation_set = ValidationSet(validation_dir, noise, seed, reference_dir)
-    data = dataset.TrainingData(train_tfrecords, crop_size, seed, isinstance(noise, corruption.Recorded))
+    shots = isinstance(noise, corruption.Recorded)
+    data = dataset.TrainingData(train_tfrecords, crop_size, seed, pairs=shots, turned=turn or shots)
     print(f"Training on {data.describe()} of {train_tfrecords}.")
     devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
     dtype = tflib.pick_dtype(precision)

@@ -47,6 +47,12 @@ def test_long_train_has_a_type(command, words, iterations):
     assert dry_run(command, "config.py", "train", *words)["iteration_count"] == str(iterations)
 
 
+def test_a_preset_gives_way_to_options_only(command):
+    settings = dry_run(command, "config.py", "train", "--preset", "quick", "--crop-size", 32, "--long-train")
+    expected = {"iteration_count": "60000", "crop_size": "32", "minibatch_size": "16", "moving_average": "0.999"}
+    assert expected.items() <= settings.items()
+
+
 def test_options_override_settings_and_common_ones_stand_anywhere(command):
     words = ["config.py", "--desc", "a", "train", "--noise2noise=false", "--noise", "poisson", "--long-train"]
     words += ["--iterations", 7, "--run-dir-root", "elsewhere", "--validation-dir", "set14", "--seed", 3]

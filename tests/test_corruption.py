@@ -162,7 +162,7 @@ def test_other_pixels_all_weigh_the_same():
 
 def test_draws_are_those_of_their_seeds():
     x = np.zeros([3, 64, 64], np.float32)
-    for name in NOISE:
+    for name in set(NOISE) - {"none"}:
         noise = corruption.create(name, **NOISE[name])
         first, again, other = training_draws(noise, x, [(5, 6), (5, 6), (5, 7)])[0]
         np.testing.assert_array_equal(first, again)

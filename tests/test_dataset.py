@@ -128,7 +128,7 @@ def test_two_shots_of_a_scene_are_cropped_and_turned_alike(tmp_path):
     marked = [(scene, shot) for scene, count in enumerate(counts) for shot in range(count)]
     ramps = ((np.stack([y, x, 0 * y + 10 * scene + shot]).astype(np.uint8), scene) for scene, shot in marked)
     tfrecords.write_shots(path, ramps)
-    data, drawn, turns = TrainingData(path, 32, seed=1, pairs=True), [], set()
+    data, drawn, turns = TrainingData(path, 32, seed=1, pairs=True, turned=True), [], set()
     for n in range(600):
         crops, _ = data.element(n)
         np.testing.assert_array_equal(crops[0, :2], crops[1, :2])  # The same place of the scene, the same way up.
