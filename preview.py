@@ -22,7 +22,7 @@ def preview(noise, noise_settings, image, out, strengths, size, seed):
 
     def tile(title, values):
         rng = corruption.generator(seed, os.path.basename(image))
-        noisy = noise.array(images.to_float(clean), rng, *values)
+        noisy = noise.corrupt(images.to_float(clean), rng, *values)
         label = ", ".join(f"{name} {value:.3g}" for name, value in zip(noise.train, values))
         return title + label, images.to_uint8(noisy)
 
