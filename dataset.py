@@ -1,9 +1,9 @@
 """Training data: minibatches of corrupted crops, each a pure function of (records, settings, seed, iteration).
 
-Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Its scene (a
-record, in a file of single images) is the one at place n % S of a permutation of the S scenes that the seed and the
-epoch n // S give; its shots, crop and noise come from a generator seeded by (seed, n). Any minibatch can thus be made
-without those before it, in any number of threads.
+Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Its scene (a record, in a file of
+single images) is the one at place n % S of a permutation of the S scenes that the seed and the epoch n // S give; its
+shots, crop and noise come from a generator seeded by (seed, n). Any minibatch can thus be made without those before it,
+in any number of threads.
 """
 
 import contextlib
