@@ -108,6 +108,8 @@ VALIDATION_SETS = EasyDict(
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line
 
+_ADDED = [name for name in NOISE if name != "none"]  # The kinds of noise that can be shown on a clean image.
+
 
 def main(argv=None):
     """The command `config.py`. Usage errors exit with status 2."""
@@ -169,7 +171,7 @@ def _parser():
 
     preview = parser.command("preview", "show what a noise does to an image, over its range of strengths")
     option = preview.add_argument
-    option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
+    option("--noise", default=TRAIN.noise, choices=_ADDED, help="kind of noise")
     option("--image", required=True, metavar="FILE", help="clean image")
     option("--out", default="preview.png", metavar="FILE", help="the sheet of pictures")
     option("--seed", default=PREVIEW.seed, type=seed, metavar="N", help="of the noise")
@@ -185,8 +187,8 @@ def _parser():
 
 def _noise_and_file(text):
     noise, _, path = text.partition("=")
-    if noise not in NOISE or not path:
-        raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(NOISE)}")
+    if noise not in _ADDED or not path:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(_ADDED)}")
     return noise, path
 
 

@@ -86,6 +86,8 @@ def test_mri_options(command):
         ["config.py", "train", "--noise", "salt"],
         ["config.py", "train", "--loss", "l3"],
         ["config.py", "compare", "--image", "a.png", "--out", "b.png", "salt=c.pickle"],
+        ["config.py", "compare", "--image", "a.png", "--out", "b.png", "none=c.pickle"],
+        ["config.py", "preview", "--image", "a.png", "--noise", "none"],
         ["config.py", "trian"],
         ["config.py", "validate"],
         ["config_mri.py", "--p-at-edge", "0"],
