@@ -1,6 +1,6 @@
 """Where the time of a training step goes, by kind of operation: `python benchmarks/profile_step.py [--plain]`.
 
-Operations that run beside each other on different cores count in full each, so the sum exceeds the time of a step.
+One operation runs at a time, on all cores: their times add up to that of the step.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--plain", action="store_true", help="of the plain graph")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     args = parser.parse_args()
-    with tf.Graph().as_default(), tflib.create_session() as session:
+    with tf.Graph().as_default(), tflib.create_session(inter_op_parallelism_threads=1) as session:
         step = rgb_step(tflib.pick_dtype(args.precision), plain_layers if args.plain else layers)
         session.run(tf.global_variables_initializer())
         for _ in range(WARM_UP):
