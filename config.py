@@ -11,11 +11,24 @@ A command-line option overrides a setting of this file for one run.
 """
 
 import argparse
+import glob
 
 import dnnlib
 from corruption import CORRUPTIONS, LOSSES
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, call, decay, flag, positive_int, positive_number, resume, seed, submit
+from dnnlib.command_line import (
+    Parser,
+    call,
+    decay,
+    finite_number,
+    flag,
+    memory_size,
+    positive_int,
+    positive_number,
+    resume,
+    seed,
+    submit,
+)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -91,6 +104,11 @@ VALIDATE = EasyDict(
     seed=1000,  # Of the noise.
 )
 
+INFER = EasyDict(
+    max_memory="4GiB",  # Of the whole process; larger images are denoised in tiles, with the same result.
+    float_range=(0.0, 1.0),  # Floating-point samples that are black and white; others may lie beyond.
+)
+
 PREVIEW = EasyDict(
     strengths=5,  # Of the training range, evenly spaced; of each, where a noise has two.
     size=192,  # Side in pixels of the square that is cut from the middle of the image.
@@ -161,11 +179,31 @@ def _parser():
     option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
     option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
 
-    infer = parser.command("infer-image", "denoise an image as it is")
+    infer = parser.command("infer-image", "denoise images as they are, of any size and kind")
     option = infer.add_argument
-    option("--image", required=True, metavar="FILE", help="noisy image")
-    option("--out", required=True, metavar="FILE", help="denoised image; its suffix names the format")
+    option("--image", required=True, metavar="FILE|DIR|GLOB", help="noisy image, or several")
+    option(
+        "--out",
+        required=True,
+        metavar="FILE|DIR",
+        help="denoised image, its suffix names the format; of several images, a folder for files of the same names",
+    )
     option("--network-snapshot", required=True, metavar="FILE", help="the network")
+    option("--max-memory", default=INFER.max_memory, type=memory_size, metavar="SIZE", help="such as 4GiB or 512MiB")
+    option(
+        "--float-range",
+        default=INFER.float_range,
+        type=finite_number,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="floating-point samples that are black and white; those beyond are not clipped, NaN stays NaN",
+    )
+    option(
+        "--compare",
+        metavar="FILE|DIR",
+        help="also a picture: noisy | denoised | what was removed, 4 times, about mid-grey",
+    )
+    option("--noise-level", choices=["auto"], help="print each image's estimated noise: its sigma on 0..255")
 
     parser.export_command()
 
@@ -236,8 +274,13 @@ def _validate(args):
 
 
 def _infer_image(args):
-    settings = EasyDict({name: args[name] for name in ("image", "out", "network_snapshot", "num_gpus", "precision")})
-    call(args, "validation.infer_image", settings, {args.image: "", args.network_snapshot: ""})
+    names = ["image", "out", "network_snapshot", "max_memory", "float_range", "compare", "noise_level"]
+    settings = EasyDict({name: args[name] for name in [*names, "num_gpus", "precision"]})
+    black, white = settings.float_range
+    if black >= white:
+        raise dnnlib.UserError(f"--float-range {black:g} {white:g}: the first has to be less than the second")
+    needs = [args.network_snapshot] if glob.has_magic(args.image) else [args.image, args.network_snapshot]
+    call(args, "inference.infer_images", settings, dict.fromkeys(needs, ""))
 
 
 def _export(args):

@@ -1,9 +1,9 @@
-"""Image files and arrays: reading every kind Pillow can, writing the same kind back, conversion to and from bytes.
+"""Image files and arrays: reading every kind Pillow can as RGB, writing, conversion to and from bytes.
 
 Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 / 255 - 0.5`.
 """
 
-import io
+import contextlib
 import os
 import struct
 import warnings
@@ -16,18 +16,25 @@ import dnnlib
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes for 16-bit greyscale; its range is 0..65535 in all.
-_BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
+_BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error)
+_BROKEN += (zlib.error,)
 _HAS_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def to_float(pixels):
-    """uint8 array in 0..255 -> float32 in [-0.5, 0.5]."""
-    return np.asarray(pixels, np.float32) / 255 - np.float32(0.5)
+    """uint8 or uint16 array -> float32 in [-0.5, 0.5]."""
+    return np.asarray(pixels, np.float32) / np.iinfo(pixels.dtype).max - np.float32(0.5)
+
+
+def to_uint(x, dtype):
+    """Float array in [-0.5, 0.5], clipped if beyond -> uint8 or uint16, as `dtype` says, rounded to nearest."""
+    peak = np.iinfo(dtype).max
+    return np.clip((x + 0.5) * peak + 0.5, 0, peak).astype(dtype)
 
 
 def to_uint8(x):
     """Float array in [-0.5, 0.5], clipped if beyond -> uint8, rounded to nearest."""
-    return np.clip((x + 0.5) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return to_uint(x, np.uint8)
 
 
 def list_images(folder):
@@ -43,16 +50,26 @@ def open_image(path):
 
     Pillow refuses images large enough to be decompression bombs (over about 179 megapixels).
     """
+    with readable(path, "cannot be read"):
+        return Image.open(path)
+
+
+@contextlib.contextmanager
+def readable(path, what="cannot be decoded", also=()):
+    """Turns what decoders raise in the block into a UserError that says of `path` `what` and why.
+
+    also: exceptions of a decoder's own.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+            warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
+            yield
     except UnidentifiedImageError:
-        raise dnnlib.UserError(f"{path}: not an image, or of a kind that Pillow cannot read") from None
-    except (OSError, Image.DecompressionBombError, *_BROKEN) as error:
+        raise dnnlib.UserError(f"{path}: not an image, or of a kind that is not known here") from None
+    except (OSError, Image.DecompressionBombError, *_BROKEN, *also) as error:
         if getattr(error, "errno", None) is not None:
             raise  # The file system's own words, e.g. no such file.
-        raise dnnlib.UserError(f"{path}: cannot be read ({error})") from None
+        raise dnnlib.UserError(f"{path}: {what} ({error})") from None
 
 
 def upright_size(path):
@@ -67,14 +84,21 @@ def upright_size(path):
 
 def decode(image, path):
     """Decodes the opened `image`, turned upright by its EXIF orientation. UserError naming `path` if it is broken."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # Without a copy where it is upright.
-            return image
-    except (OSError, Image.DecompressionBombError, *_BROKEN) as error:
-        raise dnnlib.UserError(f"{path}: cannot be decoded ({error})") from None
+    with readable(path):
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # Without a copy where it is upright.
+        return image
+
+
+def upright(samples, orientation):
+    """[H, W, C] as stored with an EXIF `orientation` of 1 to 8 -> as it is to be seen."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return samples
 
 
 def to_rgb(image):
@@ -93,67 +117,23 @@ def read_rgb(path):
         return to_rgb(decode(image, path))
 
 
-def read_float(path):
-    """Image file -> (float32 [3, H, W] in [-0.5, 0.5], kind), where `kind` lets `write_float` write the same kind back.
+def save(path, image, **options):
+    """Saves a Pillow image; it appears under its name only when complete. UserError if the format cannot hold it.
 
-    Greyscale is repeated over the three channels. 16-bit greyscale keeps its precision. Alpha is kept in `kind`; what
-    cannot be kept is told in `kind.loss`.
+    options: of the format, see Pillow's documentation of file formats.
     """
-    with open_image(path) as image:
-        deep = ";16" in str(image.tile)  # Pillow has no mode for 16 bits in colour.
-        image = decode(image, path)
-    kind = dnnlib.EasyDict(mode="RGB", alpha=None, loss=None)
-    if image.mode in _SIXTEEN_BIT:
-        kind.mode = "I;16"
-        x = np.asarray(image, np.float32).clip(0, 65535) / 65535 - 0.5
-        return np.repeat(x[None], 3, axis=0), kind
-    if image.mode in _HAS_ALPHA or "transparency" in image.info:
-        grey = image.mode in ("L", "LA", "La", "1")
-        kind.alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        image = image.convert("RGBA").convert("L" if grey else "RGB")  # Colours as stored, beneath the alpha.
-    if image.mode in ("1", "L"):
-        kind.mode = "L"
-    if deep:
-        kind.loss = "its 16 bits a channel are read as 8"
-    elif image.mode not in ("1", "L", "RGB"):
-        kind.loss = f"its mode {image.mode} becomes RGB"
-    return to_float(np.asarray(image.convert("RGB")).transpose(2, 0, 1)), kind
-
-
-def write_float(path, x, kind=None):
-    """Writes float [3, H, W] in [-0.5, 0.5] as an image of the kind that `read_float` returned, by default RGB.
-
-    The suffix of `path` decides the format. UserError if there is no such format or it cannot hold that kind.
-    """
-    save(path, _to_pillow(x, kind))
-
-
-def _to_pillow(x, kind):
-    mode = kind.mode if kind else "RGB"
-    if mode == "I;16":
-        image = Image.fromarray(np.clip((x.mean(axis=0) + 0.5) * 65535 + 0.5, 0, 65535).astype(np.uint16))
-    elif mode == "L":
-        image = Image.fromarray(to_uint8(x.mean(axis=0)))
-    else:
-        image = Image.fromarray(to_uint8(x).transpose(1, 2, 0))
-    if kind and kind.alpha is not None:
-        image.putalpha(Image.fromarray(kind.alpha))
-    return image
-
-
-def save(path, image):
-    """Saves a Pillow image; it appears under its name only when complete. UserError if the format cannot hold it."""
     check_writable(path)
     try:
         with dnnlib.open_atomic(path, "wb") as f:
-            image.save(f, format=_format(path))
+            image.save(f, format=format_of(path), **options)
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) is not None:
             raise
         raise dnnlib.UserError(f"{path}: {error}; use .png") from None  # E.g. alpha in a JPEG.
 
 
-def _format(path):
+def format_of(path):
+    """The image format that the suffix of `path` stands for, as Pillow calls it, such as "JPEG"; None if unknown."""
     Image.init()
     return Image.registered_extensions().get(os.path.splitext(path)[1].lower())
 
@@ -184,15 +164,9 @@ def labelled_sheet(rows, font_size=18):
     return sheet
 
 
-def check_writable(path, kind=None):
-    """UserError if no image, or none of that kind, could be written to `path`: to be known before the work."""
-    if _format(path) not in Image.SAVE:
+def check_writable(path):
+    """UserError if no image could be written to `path`: to be known before the work."""
+    if format_of(path) not in Image.SAVE:
         suffix = os.path.splitext(path)[1]
         raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")
     dnnlib.util.check_output(path)
-    if kind:
-        sample = dnnlib.EasyDict(kind, alpha=None if kind.alpha is None else kind.alpha[:1, :1])
-        try:
-            _to_pillow(np.zeros([3, 1, 1]), sample).save(io.BytesIO(), format=_format(path))
-        except (OSError, ValueError) as error:
-            raise dnnlib.UserError(f"{path}: {error}; use .png") from None

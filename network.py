@@ -81,6 +81,17 @@ def unet(x, dtype, weight, bias):
     return layers.conv2d(x, *variables("dec_conv1", 32, channels_out, gain=1.0))
 
 
+def receptive_field():
+    """How far an output pixel of `unet` sees, in pixels to each side.
+
+    A 3x3 convolution at scale 1/s sees s pixels further. What it saw before was rounded outwards to whole blocks of s
+    pixels by the upsampling on the way from scale 1/s to 1, by up to s/2 pixels more for each doubling; pooling, on the
+    way back to the input, ends at the same block borders.
+    """
+    convolutions = {1: 5, 2: 3, 4: 3, 8: 3, 16: 3, 32: 1}  # enc_ and dec_conv, at each scale.
+    return sum(s * count for s, count in convolutions.items()) + sum(s // 2 for s in convolutions)
+
+
 def _pad_reflect(x):
     """Reflect-pads [N, H, W, C] to multiples of 32; `tf.pad` cannot where the image is narrower than its padding."""
     for axis in (1, 2):

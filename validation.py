@@ -1,4 +1,4 @@
-"""Validation on folders of clean images corrupted with seeded noise, or of noisy ones; denoising of single images."""
+"""Validation on folders of clean images corrupted with seeded noise, or of noisy ones."""
 
 import csv
 import os
@@ -13,6 +13,7 @@ import shots
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from network import load_autoencoder
+from tiling import denoise
 
 
 class ValidationSet:
@@ -93,11 +94,6 @@ class Result:
         return np.concatenate([images.centre(x, size) for x in pictures], axis=2)
 
 
-def denoise(network, x):
-    """The network applied to one float image [3, H, W] of any size."""
-    return network.run(x[None])[0]
-
-
 def validate(submit_config, network_snapshot, dataset_dir, reference_dir, noise, noise_settings, precision, seed):
     """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
 
@@ -121,21 +117,6 @@ def validate(submit_config, network_snapshot, dataset_dir, reference_dir, noise,
                 writer.writerows(_rounded(row) for row in rows)
         print(f"Average PSNR: {rows[-1]['psnr_denoised']:.2f}")
         return rows[-1]["psnr_denoised"]
-
-
-def infer_image(image, out, network_snapshot, num_gpus, precision):
-    """Denoises one image file as it is, without adding noise, and writes the result as the same kind of image."""
-    images.check_writable(out)
-    x, kind = images.read_float(image)
-    images.check_writable(out, kind)
-    if kind.loss:
-        print(f"note: {image}: {kind.loss}")
-    dnnlib.util.make_parents(out)
-    with tf.Graph().as_default(), tflib.create_session():
-        tflib.pick_devices(num_gpus)
-        network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
-        images.write_float(out, denoise(network, x), kind)
-    print(f"Denoised {image} to {out}.")
 
 
 def export(network_snapshot, out):

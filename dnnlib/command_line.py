@@ -189,6 +189,22 @@ def positive_number(text):
     return _number(text, float, lambda n: 0 < n < math.inf, "a number above 0")
 
 
+def finite_number(text):
+    """Any number but infinities and NaN."""
+    return _number(text, float, math.isfinite, "a number")
+
+
+def memory_size(text):
+    """Bytes, from such as `4GiB`, `512MiB` or, in GiB, `4`."""
+    units = {"mib": 2**20, "mb": 10**6, "gib": 2**30, "gb": 10**9, "": 2**30}
+
+    def parse(text):
+        number = text.lower().rstrip("gimb ")
+        return float(number) * units.get(text.lower()[len(number) :].strip(), math.nan)
+
+    return int(_number(text, parse, lambda n: 1 <= n < math.inf, "a size such as 4GiB or 512MiB"))
+
+
 def _number(text, kind, admitted, words):
     try:
         value = kind(text)

@@ -69,6 +69,32 @@ def shots_file(noisy_shots, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory):
+    """A network that gives back its input, up to rounding: some of its kernels pass the image through.
+
+    leaky ReLU(x + 1) = x + 1 for images, so a bias of 1 takes every channel through the activations unchanged.
+    """
+    import network
+    from dnnlib import tflib
+    from dnnlib.tflib import tf
+
+    path = str(tmp_path_factory.mktemp("network") / "identity.pickle")
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        net = network.create_autoencoder()
+        session.run(tf.global_variables_initializer())
+        values = {name: np.zeros_like(value) for name, value in net.get_values().items()}
+        for channel in range(3):
+            values["dec_conv1a/weight"][1, 1, 96 + channel, channel] = 1  # The input follows 96 upsampled channels.
+            values["dec_conv1a/bias"][channel] = 1
+            values["dec_conv1b/weight"][1, 1, channel, channel] = 1
+            values["dec_conv1/weight"][1, 1, channel, channel] = 1
+            values["dec_conv1/bias"][channel] = -1
+        net.set_values(values, "identity")
+        tflib.save_snapshot(net, path)
+    return path
+
+
 def smooth_image(height, width, seed):
     """uint8 [3, height, width] of a few waves: something that a network can tell from noise."""
     rng = np.random.default_rng(seed)

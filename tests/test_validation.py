@@ -1,4 +1,4 @@
-"""Validation and inference, as a user runs them."""
+"""Validation, as a user runs it."""
 
 import csv
 import os
@@ -11,31 +11,6 @@ from PIL import Image
 import config
 import images
 import metrics
-import network
-from dnnlib import tflib
-from dnnlib.tflib import tf
-
-
-@pytest.fixture(scope="module")
-def snapshot(tmp_path_factory):
-    """A network that gives back its input, up to rounding: some of its kernels pass the image through.
-
-    leaky ReLU(x + 1) = x + 1 for images, so a bias of 1 takes every channel through the activations unchanged.
-    """
-    path = str(tmp_path_factory.mktemp("network") / "identity.pickle")
-    with tf.Graph().as_default(), tflib.create_session() as session:
-        net = network.create_autoencoder()
-        session.run(tf.global_variables_initializer())
-        values = {name: np.zeros_like(value) for name, value in net.get_values().items()}
-        for channel in range(3):
-            values["dec_conv1a/weight"][1, 1, 96 + channel, channel] = 1  # The input follows 96 upsampled channels.
-            values["dec_conv1a/bias"][channel] = 1
-            values["dec_conv1b/weight"][1, 1, channel, channel] = 1
-            values["dec_conv1/weight"][1, 1, channel, channel] = 1
-            values["dec_conv1/bias"][channel] = -1
-        net.set_values(values, "identity")
-        tflib.save_snapshot(net, path)
-    return path
 
 
 def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, tmp_path):
@@ -90,47 +65,6 @@ def test_a_folder_with_nothing_readable_is_an_error(command, snapshot, tmp_path)
     done = command("config.py", "validate", "--dataset-dir", "empty", "--network-snapshot", snapshot)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "error: empty: no image there can be read"
-
-
-KINDS = [("RGB", (33, 47)), ("L", (64, 64)), ("LA", (20, 10)), ("RGBA", (5, 70)), ("I;16", (9, 9))]
-
-
-@pytest.mark.parametrize("mode,size", KINDS)
-def test_infer_image_writes_the_same_kind_of_image(snapshot, tmp_path, monkeypatch, mode, size):
-    monkeypatch.chdir(tmp_path)
-    rng, (width, height) = np.random.default_rng(0), size
-    if mode == "I;16":
-        pixels = rng.integers(0, 65536, [height, width], dtype=np.uint16)
-    else:
-        channels = [] if mode == "L" else [len(mode)]
-        pixels = rng.integers(0, 256, [height, width, *channels], dtype=np.uint8)
-    Image.fromarray(pixels).save("in.png")
-    config.main(["infer-image", "--image", "in.png", "--out", "new/out.png", "--network-snapshot", snapshot])
-    with Image.open("new/out.png") as out:
-        assert out.mode == mode and out.size == size
-        np.testing.assert_allclose(np.asarray(out).astype(int), pixels, atol=1)
-    assert not os.path.exists("results")
-
-
-@pytest.mark.parametrize(
-    "change,status,message",
-    [
-        ({"--image": "none.png"}, 1, "error: none.png: no such file or folder"),
-        ({"--out": "out.xyz"}, 1, "error: out.xyz: no image format is known by the suffix '.xyz'; use .png"),
-        ({"--image": "alpha.png", "--out": "out.jpg"}, 1, "error: out.jpg: cannot write mode RGBA as JPEG; use .png"),
-        ({"--out": "in.png/out.png"}, 1, "error: in.png/out.png: in.png is not a folder"),
-        ({"--network-snapshot": "in.png"}, 1, "error: in.png: "),
-        ({"--out": None}, 2, "config.py infer-image: error: the following arguments are required: --out"),
-    ],
-)
-def test_mistakes_end_in_one_line(command, snapshot, tmp_path, change, status, message):
-    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
-    Image.new("RGBA", (8, 8)).save(tmp_path / "alpha.png")
-    options = {"--image": "in.png", "--out": "out.png", "--network-snapshot": snapshot} | change
-    done = command("config.py", "infer-image", *(w for name, value in options.items() if value for w in (name, value)))
-    assert done.returncode == status
-    assert done.stderr.splitlines()[-1].startswith(message)
-    assert sorted(os.listdir(tmp_path)) == ["alpha.png", "in.png"]
 
 
 def test_identical_images_have_a_finite_psnr():

@@ -1,0 +1,163 @@
+"""Pages of image files as they are stored, and their way to the network and back.
+
+A page keeps its samples in their own type. Parts of it become the network's float32 as they are needed, so that a large
+image costs no float copy of itself.
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import images
+
+
+@dataclasses.dataclass
+class Kind:
+    """How a page is stored: what is to be the same again in the file that is written.
+
+    bilevel: black and white only; the samples are expanded to 0 and 255.
+    black, white: the floating-point samples that stand for them; whole numbers have the range of their type.
+    palette: (uint8 [n, 4] RGBA, uint8 [H, W] indices into it) or None; the samples are those of the colours.
+    exif, icc: bytes or None. dpi: pair of numbers or None. tiff: what tiff_files.py wants to know again.
+    losses: what of the file cannot be kept, in words.
+    """
+
+    bilevel: bool = False
+    black: float = 0.0
+    white: float = 1.0
+    palette: Any = None
+    exif: bytes | None = None
+    icc: bytes | None = None
+    dpi: tuple | None = None
+    tiff: dict = dataclasses.field(default_factory=dict)
+    losses: list = dataclasses.field(default_factory=list)
+
+
+class Page:
+    """samples: uint8, uint16 or floating-point [H, W, C], C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+
+    def __init__(self, samples, kind):
+        self.samples, self.kind = samples, kind
+
+    @property
+    def size(self):
+        """(height, width)."""
+        return self.samples.shape[:2]
+
+    @property
+    def colours(self):
+        """The samples without alpha: [H, W, 1 or 3]."""
+        return self.samples[..., : 3 if self.samples.shape[2] > 2 else 1]
+
+    @property
+    def alpha(self):
+        """[H, W] as stored, or None."""
+        return None if self.samples.shape[2] % 2 else self.samples[..., -1]
+
+    @property
+    def is_float(self):
+        return self.samples.dtype.kind == "f"
+
+    def blank(self):
+        """A page of the same kind, its alpha copied, its colours to be filled by `put`."""
+        page = Page(np.empty_like(self.samples), self.kind)
+        if self.alpha is not None:
+            page.samples[..., -1] = self.alpha
+        return page
+
+    def crop(self, rows, columns):
+        """The slices `rows`, `columns` as the network sees them: float32 [3, h, w], -0.5 black, 0.5 white.
+
+        Grey is repeated. Floating-point samples beyond the range stay beyond it; those that are not finite become -0.5.
+        """
+        part = np.moveaxis(self.colours[rows, columns], -1, 0)
+        if self.is_float:
+            part = part.astype(np.promote_types(part.dtype, np.float32))
+            with np.errstate(over="ignore"):  # What does not fit in a float32 is not finite either.
+                x = ((part - self.kind.black) / (self.kind.white - self.kind.black) - 0.5).astype(np.float32)
+            x[~np.isfinite(x)] = -0.5
+        else:
+            x = images.to_float(part)
+        return np.broadcast_to(x, [3, *x.shape[1:]])
+
+    def put(self, rows, columns, y, source):
+        """Fills a part with `y`, float32 [3, h, w] on the scale of `crop`. source: the page that it was made from.
+
+        Whole numbers are rounded and clipped. Floating-point samples change by what the network changed: where it
+        changed nothing they are the source's to the last bit, and where the source is not finite they are not either.
+        """
+        if self.is_float:
+            change = self._as_stored(y - source.crop(rows, columns)) * (self.kind.white - self.kind.black)
+            self.colours[rows, columns] = source.colours[rows, columns] + change
+        else:
+            self.colours[rows, columns] = images.to_uint(self._as_stored(y), self.samples.dtype)
+
+    def _as_stored(self, y):
+        y = np.moveaxis(y, 0, -1)
+        return y if self.colours.shape[2] == 3 else y.mean(axis=-1, keepdims=True)
+
+
+def parts(length, step):
+    """Slices of up to `step` that cover `length`."""
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]
+
+
+def to_palette(page):
+    """8-bit page -> (uint8 [H, W] indices, uint8 [n, 4] RGBA palette), or None where no palette can hold its alpha.
+
+    The source's own where the pixels are as they were, else 256 colours fitted to them, without dither, which would be
+    noise again; where some pixels are transparent, 255 and one.
+    """
+    entries, indices = page.kind.palette if page.kind.palette else (None, None)
+    if entries is not None and all(
+        np.array_equal(entries[indices[rows], : page.samples.shape[2]], page.samples[rows])
+        for rows in parts(page.size[0], 256)
+    ):
+        return indices, entries
+    transparent = None if page.alpha is None else page.alpha == 0
+    if transparent is not None and not np.all(transparent | (page.alpha == 255)):
+        return None
+    rgb = np.broadcast_to(page.colours, [*page.size, 3])
+    fitted = Image.fromarray(np.ascontiguousarray(rgb)).quantize(256 - (transparent is not None), dither=0)
+    entries = np.array(fitted.getpalette(), np.uint8).reshape(-1, 3)
+    entries = np.column_stack([entries, np.full(len(entries), 255, np.uint8)])
+    indices = np.array(fitted)
+    if transparent is not None:
+        indices[transparent] = len(entries)
+        entries = np.concatenate([entries, np.zeros([1, 4], np.uint8)])
+    return indices, entries
+
+
+def compare(noisy, denoised):
+    """8-bit RGB page: noisy | denoised | what was removed, times 4, about mid-grey; out of range is clipped."""
+    height, width = noisy.size
+    samples = np.empty([height, 3 * width, 3], np.uint8)
+    for rows in parts(height, 256):
+        x, y = (page.crop(rows, slice(None)) for page in (noisy, denoised))
+        for i, part in enumerate((x, y, 4 * (x - y))):
+            samples[rows, i * width : (i + 1) * width] = images.to_uint8(part).transpose(1, 2, 0)
+    return Page(samples, Kind())
+
+
+def noise_level(page):
+    """The standard deviation of the page's Gaussian noise on the scale of 0..255; nan where the page is too small.
+
+    The wavelet estimate of Donoho and Johnstone 1994 as scikit-image has it, mean over channels; of a large page the
+    median over blocks, which leaves out those that are saturated.
+    """
+    from skimage.restoration import estimate_sigma
+
+    (height, width), channels = page.size, page.colours.shape[2]
+    if min(height, width) < 2:
+        return math.nan
+    rows, columns = (np.linspace(0, n, math.ceil(n / 1024) + 1, dtype=int) for n in (height, width))
+    estimates = [
+        np.mean([estimate_sigma(channel) for channel in page.crop(slice(*r), slice(*c))[:channels]])
+        for r in itertools.pairwise(rows)
+        for c in itertools.pairwise(columns)
+    ]
+    return 255 * float(np.median(estimates))
