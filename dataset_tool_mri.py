@@ -19,7 +19,7 @@ import dnnlib
 import images
 import kspace
 from dnnlib import safe_pickle
-from dnnlib.util import atomic_path, check_output, make_parents, printable, progress
+from dnnlib.util import atomic_path, check_output, make_parents, progress, words_of
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
@@ -142,8 +142,7 @@ def read_volume(path, plane):
     except UnusableVolumeError:
         raise
     except Exception as error:  # nibabel, gzip and zlib have many kinds of errors for damaged files.
-        what = printable(" ".join(str(error).split()) or type(error).__name__)
-        raise UnusableVolumeError(f"{path}: cannot be read ({what})") from None
+        raise UnusableVolumeError(f"{path}: cannot be read ({words_of(error)})") from None
     if not np.isfinite(data).all():
         raise UnusableVolumeError(f"{path}: holds NaN or infinite values")
     peak = data.max()

@@ -13,11 +13,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 import dnnlib
+from dnnlib.util import words_of
 
+# Larger than the 151 megapixels of the largest cameras; half a gigabyte as RGB. A small file can claim any number.
+MAX_PIXELS = 180_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from here on, and refuses from twice that.
+# What photographs come in, and nothing that Pillow hands on to other programs, as it does PostScript.
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes for 16-bit greyscale; its range is 0..65535 in all.
-_BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error)
-_BROKEN += (zlib.error,)
+_BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
+_BROKEN += (MemoryError, struct.error, zlib.error)
 _HAS_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -46,12 +52,13 @@ def list_images(folder):
 
 
 def open_image(path):
-    """Opens an image and reads its header only. UserError naming the file if it cannot be an image.
+    """Opens an image, of whatever kind its bytes say, and reads its header only.
 
-    Pillow refuses images large enough to be decompression bombs (over about 179 megapixels).
+    UserError naming the file if it cannot be an image, or has more than MAX_PIXELS.
     """
     with readable(path, "cannot be read"):
-        return Image.open(path)
+        Image.init()
+        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
 @contextlib.contextmanager
@@ -66,20 +73,19 @@ def readable(path, what="cannot be decoded", also=()):
             yield
     except UnidentifiedImageError:
         raise dnnlib.UserError(f"{path}: not an image, or of a kind that is not known here") from None
-    except (OSError, Image.DecompressionBombError, *_BROKEN, *also) as error:
-        if getattr(error, "errno", None) is not None:
-            raise  # The file system's own words, e.g. no such file.
-        raise dnnlib.UserError(f"{path}: {what} ({error})") from None
+    except Image.DecompressionBombError:
+        limit = MAX_PIXELS // 10**6
+        raise dnnlib.UserError(f"{path}: damaged, or too large: the limit is {limit} megapixels") from None
+    except (OSError, *_BROKEN, *also) as error:
+        reason = getattr(error, "strerror", None) or f"{what} ({words_of(error)})"
+        raise dnnlib.UserError(f"{path}: {reason}") from None
 
 
 def upright_size(path):
     """(Width, height) of an image as `decode` will turn it, from its header. UserError naming the file if broken."""
-    with open_image(path) as image:
-        try:
-            exif = Image.Image.getexif(image)  # PNG's own version of it decodes the image.
-            return image.size[::-1] if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
-        except _BROKEN as error:
-            raise dnnlib.UserError(f"{path}: cannot be read ({error})") from None
+    with open_image(path) as image, readable(path, "cannot be read"):
+        exif = Image.Image.getexif(image)  # PNG's own version of it decodes the image.
+        return image.size[::-1] if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
 
 
 def decode(image, path):

@@ -15,7 +15,7 @@ import struct
 
 import numpy as np
 
-from .util import UserError, open_atomic, printable
+from .util import UserError, open_atomic, printable, words_of
 
 _CHUNK = 1 << 20  # Bytes.
 _MAX_OPCODES = 100_000  # An array takes some 30. Each can make an object of some 100 bytes, out of a byte of the file.
@@ -50,7 +50,7 @@ def load(path, classes=None):
         except MemoryError:
             raise UserError(f"{path}: does not fit into memory, or is damaged") from None
         except Exception as error:  # A damaged pickle can fail in every way that the functions in the table can.
-            raise UserError(f"{path}: not a pickle, truncated or damaged ({printable(error)})") from None
+            raise UserError(f"{path}: not a pickle, truncated or damaged ({words_of(error)})") from None
 
 
 def dump(path, obj, protocol=4):

@@ -143,8 +143,17 @@ def progress(iterable=None, **kwargs):
 
 def printable(text, length=120):
     """`text`, perhaps a stranger's, as one line without control characters, cut to `length` characters."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: length + 1])
+    try:
+        text = str(text)
+    except ValueError:  # An integer of thousands of digits.
+        text = type(text).__name__
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
     return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def words_of(error):
+    """What a library's exception says, in a part of a line; the exception's name where it says nothing."""
+    return printable(" ".join(str(error).split()) or type(error).__name__)
 
 
 def describe_error(error):

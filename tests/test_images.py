@@ -1,6 +1,9 @@
 """Images of every kind: what arrives in the arrays, what users are told of broken files."""
 
+import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -82,6 +85,64 @@ def test_a_file_in_an_unsupported_variant_is_named(tmp_path):
         f.write(b"\x07")  # Bits per pixel: Pillow raises an OSError that has no errno.
     with pytest.raises(dnnlib.UserError, match=r"odd\.bmp"):
         images.read_rgb(path)
+
+
+@pytest.mark.parametrize("actual", ["png", "jpeg", "webp", "tiff", "bmp"])
+def test_a_file_of_a_misleading_name_is_read_by_its_content(tmp_path, actual):
+    path = str(tmp_path / "photo.gif")
+    Image.fromarray(RGB).save(path, actual)
+    assert images.read_rgb(path).shape == (3, 12, 20)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
+def test_the_first_frame_of_many_is_read(tmp_path, suffix):
+    path, frames = str(tmp_path / f"moving{suffix}"), [Image.new("L", (9, 7), level) for level in (90, 10, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(images.read_rgb(path).astype(int), 90, atol=2)
+
+
+def test_postscript_is_no_image(tmp_path, monkeypatch):
+    """Pillow would have Ghostscript run it."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho run > {tmp_path}/mark\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = tmp_path / "program.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(dnnlib.UserError, match=r"program\.png: not an image"):
+        images.read_rgb(str(path))
+    assert not (tmp_path / "mark").exists()
+
+
+def bomb(suffix):
+    """A small file that claims to be an image of some gigapixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, Image.registered_extensions()[suffix])
+    data = bytearray(buffer.getvalue())
+    if suffix == ".png":
+        data[16:24] = struct.pack(">II", 50_000, 50_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif suffix == ".bmp":
+        data[18:26] = struct.pack("<II", 50_000, 50_000)
+    elif suffix == ".gif":
+        data[6:10] = struct.pack("<HH", 65_535, 65_535)
+    elif suffix == ".ppm":
+        data = data.replace(b"20 12", b"50000 50000")
+    return data
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".ppm"])
+def test_more_pixels_than_any_camera_has(tmp_path, suffix):
+    path = tmp_path / f"bomb{suffix}"
+    path.write_bytes(bomb(suffix))
+    with pytest.raises(dnnlib.UserError, match=rf"bomb\{suffix}: .*the limit is 180 megapixels"):
+        images.open_image(str(path))
+
+
+def test_the_pixels_of_large_cameras_are_within_the_limit(tmp_path):
+    path = str(tmp_path / "large.png")
+    Image.new("1", (14_204, 10_652)).save(path)  # 151 megapixels.
+    with images.open_image(path) as image:
+        assert image.size == (14_204, 10_652)
 
 
 @pytest.mark.parametrize("name, message", [("a.xyz", "suffix"), ("a", "suffix"), ("d.png", "folder"), ("f/a.png", "f")])

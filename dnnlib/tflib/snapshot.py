@@ -24,6 +24,7 @@ from ..util import (
     make_parents,
     open_atomic,
     printable,
+    words_of,
 )
 from .tfutil import create_session, reason, tf
 
@@ -118,7 +119,7 @@ def _read_safetensors(path):
             state = {field: json.loads(metadata[field]) for field in _FIELDS if field in metadata}
             return state | {"variables": {name: f.get_tensor(name) for name in f.keys()}}  # noqa: SIM118 - not a dict.
     except Exception as error:  # The library raises errors of several kinds at a damaged file.
-        what = f"not a safetensors file, truncated or damaged ({printable(error)})"
+        what = f"not a safetensors file, truncated or damaged ({words_of(error)})"
         raise UserError(f"{path}: {what}") from None
 
 
@@ -158,11 +159,19 @@ def _is_safetensors(path):
 
 def _named_arrays(variables, path):
     """A dictionary or list of pairs from a stranger -> {name: float32 array}."""
-    try:
-        arrays = {name: np.asarray(value) for name, value in dict(variables).items()}
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: not a network snapshot: its variables are not (name, array) pairs") from None
-    for name, value in arrays.items():
-        if not isinstance(name, str) or value.dtype.kind not in "fiu":
+    pairs = list(variables.items()) if isinstance(variables, dict) else variables
+    if not isinstance(pairs, (list, tuple)) or not all(map(_is_named_array, pairs)):
+        raise UserError(f"{path}: not a network snapshot: its variables are not (name, array) pairs")
+    for name, value in pairs:
+        if value.dtype.kind not in "fiu":
             raise UserError(f"{path}: not a network snapshot: variable {printable(name)} is of type {value.dtype}")
-    return {name: value.astype(np.float32) for name, value in arrays.items()}
+    if 4 * sum(value.size for _, value in pairs) > _LARGEST:  # One array in a pickle can be many variables.
+        raise UserError(f"{path}: not a network snapshot: its variables are too large")
+    with np.errstate(over="ignore"):
+        return {name: np.asarray(value, np.float32) for name, value in pairs}
+
+
+def _is_named_array(pair):
+    """Looked at before anything else, for NumPy makes arrays of what claims to be some, at any cost."""
+    is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
+    return is_pair and isinstance(pair[0], str) and isinstance(pair[1], (np.ndarray, np.generic))

@@ -142,11 +142,27 @@ def test_another_networks_snapshot_says_what_differs(net, tmp_path, mistake, mes
     assert str(caught.value).startswith(path) and str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("wrong", [7, [("a", "text")], [(1, np.zeros(2))], ["abc"], {"a": [1, [2]]}, [(1,)]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(7, ["abc"], [(1,)], [("a", "text")], [(1, np.zeros(2))], {"a": [1, [2]]}),
+        {"a": ["x" * 10**6] + ["y"] * 30_000},  # As an array, 100 GB.
+        np.zeros([10**7, 1], np.int8),  # As lists, 1 GB.
+        [(str(number), array) for array in [np.zeros(10**6)] for number in range(300)],  # 1 GB of one array.
+    ],
+)
 def test_variables_that_are_none(tmp_path, wrong):
     path = str(tmp_path / "odd.pickle")
     write_state(path, {"version": 2, "name": "n", "static_kwargs": {}, "build_func_name": "f", "variables": wrong})
     with pytest.raises(dnnlib.UserError, match=r"odd\.pickle: not a network snapshot: (its variables are|variable )"):
+        tflib.load_snapshot(path)
+
+
+def test_a_version_of_any_length(tmp_path):
+    path = str(tmp_path / "odd.pickle")
+    state = {"version": 1 << 20_000, "name": "n", "static_kwargs": {}, "build_func_name": "f", "variables": {}}
+    write_state(path, state)
+    with pytest.raises(dnnlib.UserError, match="only version 2 is known"):
         tflib.load_snapshot(path)
 
 
