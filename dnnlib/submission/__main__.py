@@ -18,9 +18,7 @@ def main():
     function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
     module = function.rpartition(".")[0]
     if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
-        raise UserError(
-            f"{path}: {printable(function)} is not a function of this project"
-        )  # A stranger's file names no others.
+        raise UserError(f"{path}: {printable(function)} is not a function of this project")  # As a stranger's may say.
     for name in _OF_THE_FIRST_RUN:
         config.pop(name, None)
     submit_run(config, function, **kwargs)
