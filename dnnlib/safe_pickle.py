@@ -193,7 +193,14 @@ def _step(opcode, inherited):
     return run if name in _OPCODES else refuse
 
 
-_Unpickler.dispatch = {opcode: _step(opcode, method) for opcode, method in pickle._Unpickler.dispatch.items()}
+class _Steps(dict):
+    """By opcode."""
+
+    def __missing__(self, opcode):
+        raise ValueError(f"{opcode:#04x} is no opcode")
+
+
+_Unpickler.dispatch = _Steps({opcode: _step(opcode, method) for opcode, method in pickle._Unpickler.dispatch.items()})
 
 
 def _children(x):
