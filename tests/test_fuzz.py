@@ -23,6 +23,7 @@ import google_crc32c
 import nibabel
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -136,6 +137,12 @@ def mri_networks(folder):
     return [pickle.dumps(ARRAYS, protocol) for protocol in range(6)]
 
 
+def safetensors_snapshots(folder):
+    fields = {"version": "2", "name": '"n"', "static_kwargs": '{"a": [1, {}]}', "build_func_name": '"autoencoder"'}
+    arrays = {name: np.ascontiguousarray(value, "<f4") for name, value in ARRAYS.items()}
+    return [safetensors.numpy.save(arrays, metadata) for metadata in (None, fields)]
+
+
 def mri_pickles(folder):
     pixels = np.random.default_rng(0).integers(0, 256, [1, 256, 256], dtype=np.uint8)
     spectra = kspace.spectrum_of(images.to_float(pixels[0, :-1, :-1]))[None].astype(np.complex64)
@@ -152,11 +159,12 @@ def run_settings(folder):
     return pickled, text
 
 
-def example(height, width):
+def example(height, width, scene=None):
+    """A serialised record."""
     from dnnlib.tflib import tf
 
     pixels = np.arange(3 * height * width, dtype=np.uint8).reshape(3, height, width)
-    return tfrecords._example(tf.train, pixels, scene=None)
+    return tfrecords._example(tf.train, pixels, scene).SerializeToString(deterministic=True)
 
 
 def frame(payload):
@@ -170,17 +178,18 @@ def frame(payload):
 
 
 def record_payloads(folder):
-    return [example(*size).SerializeToString(deterministic=True) for size in ((2, 3), (10, 20), (1, 1))]
+    return [example(2, 3), example(10, 20), example(1, 1), example(2, 3, scene=7)]
 
 
 def record_files(folder):
     payloads = record_payloads(folder)
-    return [b"".join(map(frame, payloads)), frame(payloads[1])]
+    return [b"".join(map(frame, payloads)), frame(payloads[1]), 2 * frame(payloads[3])]
 
 
 def read_records(path):
     records = tfrecords.ImageRecords(path)
     records.check()
+    records.scenes()
     for record in range(len(records)):
         pixels = records.read(record)
         assert pixels.shape == records.shape(record) and pixels.dtype == np.uint8
@@ -239,6 +248,7 @@ def with_checksums(data):
 
 
 def read_image(path):
+    images.upright_size(path)
     for pixels, dtype in ((images.read_rgb(path), np.uint8), (read_float(path)[0], np.float32)):
         assert pixels.ndim == 3 and len(pixels) == 3 and pixels.dtype == dtype and np.isfinite(pixels).all()
 
@@ -265,7 +275,8 @@ def read_volume(path):
 
 KINDS = {  # What is mutated, how that is made a file, the file's name, what reads it.
     "snapshot": (snapshots, None, "x.pickle", tflib.load_snapshot),
-    "MRI network": (mri_networks, None, "x.pkl", dnnlib.safe_pickle.load),
+    "MRI network": (mri_networks, None, "x.pkl", tflib.load_snapshot),
+    "safetensors": (safetensors_snapshots, None, "x.safetensors", tflib.load_snapshot),
     "MRI pickle": (mri_pickles, None, "x.pkl", dataset_mri.load),
     "settings": (lambda f: run_settings(f)[:1], None, "submit_config.pkl", submission.load_submit_config),
     "settings as text": (lambda f: run_settings(f)[1:], None, "submit_config.txt", submission.load_submit_config),
@@ -282,6 +293,7 @@ KINDS = {  # What is mutated, how that is made a file, the file's name, what rea
 # What is to hold
 
 
+@pytest.mark.filterwarnings("ignore")  # As the commands do, which pytest undoes.
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mutated_file_is_read_or_named(tmp_path, monkeypatch, kind):
     make, seal, name, read = KINDS[kind]

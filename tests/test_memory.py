@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import tfrecords
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measured through Linux's /proc")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -37,19 +40,49 @@ INFERENCE = """
 with tflib.create_session() as session:
     net = network.create_autoencoder()
     session.run(tf.global_variables_initializer())
-    for number in range(int(sys.argv[1])):  # Sizes of 20 x 20 kinds, the largest first.
-        height, width = 400 - number % 20, 33 + 32 * (number // 20 % 10)
+    for number in range(int(sys.argv[1])):  # The largest first, none twice.
+        height, width = 160 - 32 * (number % 5), 160 - number // 5
         validation.denoise(net, np.zeros([3, height, width], np.float32))
         note()
 """
 
 
-def resident(script, *args, **environment):
+def resident(script, *args):
     """Megabytes resident over the steps of a script, in a process of its own."""
     words = [sys.executable, "-c", RESIDENT + script + "print(*megabytes)", *map(str, args)]
-    environment = os.environ | {"PYTHONPATH": ROOT} | environment
+    environment = os.environ | {"PYTHONPATH": ROOT}
     done = subprocess.run(words, capture_output=True, text=True, timeout=600 * LONGER, env=environment)
     assert done.returncode == 0, done.stderr
     megabytes = [int(word) for word in done.stdout.splitlines()[-1].split()]
-    print("MB at steps", {i: megabytes[i] for i in range(0, len(megabytes), max(1, len(megabytes) // 10))})
+    print("MB at steps", {i: megabytes[i] for i in range(0, len(megabytes), max(1, len(megabytes) // 20))})
     return megabytes
+
+
+@pytest.fixture
+def train(tmp_path, photos):
+    """Megabytes resident over the iterations of training on a file."""
+
+    def run(path, *options):
+        words = ["--run-dir-root", tmp_path / "results", "--train-tfrecords", path, "--validation-dir", photos]
+        return resident(TRAINING, *words, *options)
+
+    return run
+
+
+def test_training_on_images_of_12_megapixels_takes_the_memory_of_small_ones(train, tmp_path):
+    peaks = []
+    for height, width in [(3000, 4000), (300, 400)]:
+        path = str(tmp_path / f"{height}.tfrecords")
+        tfrecords.write_images(path, (np.full([3, height, width], level, np.uint8) for level in (0, 100, 200)))
+        peaks.append(max(train(path, "--iterations", 20, "--minibatch-size", 4, "--crop-size", 64)))
+    assert peaks[0] - peaks[1] < 30  # One of the large images has 36.
+
+
+def test_training_is_flat(train, training_file):
+    megabytes = train(training_file, "--iterations", 200 * LONGER, "--minibatch-size", 1, "--crop-size", 32)
+    assert megabytes[-1] - megabytes[len(megabytes) // 4] < 20
+
+
+def test_inference_is_flat_over_images_of_all_sizes(photos):
+    megabytes = resident(INFERENCE, 60 * LONGER)
+    assert megabytes[-1] - megabytes[len(megabytes) // 2] < 40
