@@ -81,6 +81,12 @@ def readable(path, what="cannot be decoded", also=()):
         raise dnnlib.UserError(f"{path}: {reason}") from None
 
 
+def check_pixels(width, height):
+    """Pillow's error, for readers of other libraries, if an image has more than MAX_PIXELS."""
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
 def upright_size(path):
     """(Width, height) of an image as `decode` will turn it, from its header. UserError naming the file if broken."""
     with open_image(path) as image, readable(path, "cannot be read"):

@@ -6,6 +6,7 @@ OME-TIFF keep there, and those that say how it is stored.
 
 import contextlib
 import logging
+import math
 import os
 
 import numpy as np
@@ -48,7 +49,7 @@ logging.getLogger("tifffile").addFilter(_Strict())
 def open_tiff(path):
     """An open `tifffile.TiffFile`, or None if `path` is no TIFF file or one that is left to Pillow (CMYK, say).
 
-    UserError for samples of a type that is not known here.
+    UserError for samples of a type that is not known here; Pillow's error for images beyond its limit of pixels.
     """
     with open(path, "rb") as f:
         if f.read(4) not in _MAGIC:
@@ -68,6 +69,9 @@ def _check(tiff, path):
     if len(tiff.pages) == 1 and tiff.series[0].size > tiff.pages[0].size:
         raise dnnlib.UserError(f"{path}: a stack with a directory for its first page only; save it as BigTIFF")
     for page in tiff.pages:
+        images.check_pixels(page.imagewidth, page.imagelength)
+        if len(page.dataoffsets) != math.prod(page.chunked):
+            raise tifffile.TiffFileError("it has fewer or more parts than its size takes")
         if page.photometric not in _PLAIN and page.compression != COMPRESSION.JPEG:
             if page.dtype == np.uint8:
                 return False
