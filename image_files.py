@@ -154,7 +154,8 @@ def _pnm_peak(image):
 
 def _read_single(path, float_range):
     with images.open_image(path) as image:
-        deep, frames = _is_deep(image), getattr(image, "n_frames", 1)
+        with images.readable(path):  # Pillow walks through a file to count its frames.
+            deep, frames = _is_deep(image), getattr(image, "n_frames", 1)
         if deep and (image.format == "PNG" or (image.format == "PPM" and image.tile[0].codec_name != "ppm_plain")):
             return _read_sixteen_bit(path, image)
         page = _from_pillow(images.decode(image, path), float_range)
