@@ -19,8 +19,9 @@ help:
 demo: .venv/installed
 	$(BIN)/python demo.py
 
+# Each process holds a TensorFlow: more than a few do not pay.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
