@@ -124,7 +124,11 @@ def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, trainin
 
 
 def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, training_file):
-    process, stderr, run_dir = long_run(tmp_path, photos, training_file, shutil.rmtree)
+    def remove(run_dir):
+        while os.path.exists(run_dir):  # The run may write to it meanwhile.
+            shutil.rmtree(run_dir, ignore_errors=True)
+
+    process, stderr, run_dir = long_run(tmp_path, photos, training_file, remove)
     assert process.returncode == 1
     assert re.match(r"error: results/00000-autoencoder-n2n\S*: no such f", stderr), stderr
     assert "Traceback" not in stderr and not os.path.exists(run_dir)
