@@ -48,7 +48,7 @@ def test_everything_wrong_with_pairs_is_listed(tmp_path, monkeypatch, capsys):
     assert sorted(capsys.readouterr().err.splitlines()) == [
         "a/alone.png: has no partner in b",
         "a/twice.jpg, a/twice.png: more than one image of that name",
-        "b/broken.png: not an image, or of a kind that Pillow cannot read",
+        "b/broken.png: not an image, or of a kind that is not known here",
         "b/lonely.png: has no partner in a",
         "b/size.png: is 6x8, but a/size.png is 8x6",
     ]
