@@ -152,7 +152,7 @@ def noise_level(page):
     from skimage.restoration import estimate_sigma
 
     (height, width), channels = page.size, page.colours.shape[2]
-    if min(height, width) < 2:
+    if min(height, width) < 5:  # scikit-image takes fewer columns for colour channels.
         return math.nan
     rows, columns = (np.linspace(0, n, math.ceil(n / 1024) + 1, dtype=int) for n in (height, width))
     estimates = [
