@@ -62,8 +62,8 @@ def open_source(path, float_range):
 
         def read(index):
             with images.readable(path, also=tiff_files.ERRORS):
-                samples = tiff.pages[index].asarray()
-            return tiff_files.to_page(tiff.pages[index], samples, float_range)
+                page = tiff.pages[index]
+                return tiff_files.to_page(page, page.asarray(), float_range)
 
         largest = max(tiff.pages, key=lambda page: page.nbytes)
         yield Source(len(tiff.pages), (largest.imagelength, largest.imagewidth), largest.nbytes, read)

@@ -71,6 +71,8 @@ def readable(path, what="cannot be decoded", also=()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
             yield
+    except dnnlib.UserError:
+        raise
     except UnidentifiedImageError:
         raise dnnlib.UserError(f"{path}: not an image, or of a kind that is not known here") from None
     except Image.DecompressionBombError:

@@ -19,7 +19,8 @@ import images
 from dnnlib.util import atomic_path
 from image_kinds import Kind, Page, to_palette
 
-ERRORS = (tifffile.TiffFileError,)
+# Damaged files make tifffile raise what they may: it checks little, and leaves values it does not know as they are.
+ERRORS = (Exception,)
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 _LOSSLESS = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD")
@@ -70,6 +71,8 @@ def _check(tiff, path):
         raise dnnlib.UserError(f"{path}: a stack with a directory for its first page only; save it as BigTIFF")
     for page in tiff.pages:
         images.check_pixels(page.imagewidth, page.imagelength)
+        if min(page.imagewidth, page.imagelength) < 1:
+            raise tifffile.TiffFileError("it has no pixels")
         if len(page.dataoffsets) < math.prod(page.chunked):
             raise tifffile.TiffFileError("it has fewer parts than its size takes")
         if page.photometric not in _PLAIN and page.compression != COMPRESSION.JPEG:
@@ -81,7 +84,7 @@ def _check(tiff, path):
         if not whole and (page.dtype is None or page.dtype.kind not in "fb"):
             what = f"{page.bitspersample}-bit samples" if page.dtype is None else f"samples of type {page.dtype}"
             raise dnnlib.UserError(f"{path}: {what} are not known; convert them to 8 or 16 bits or to float32")
-        if page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
+        if page.axes not in ("YX", "YXS", "SYX") or not 1 <= page.samplesperpixel <= 4:
             raise dnnlib.UserError(
                 f"{path}: {page.samplesperpixel} channels; grey or RGB, with or without alpha, is known"
             )
