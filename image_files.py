@@ -210,13 +210,17 @@ def _metadata(image):
 
 def _read_sixteen_bit(path, image):
     """PNG, PGM and PPM of 16 bits; smaller ranges of the latter two are stretched to it."""
-    kind, size = Kind(**_metadata(image)), (image.height, image.width, -1)
+    kind = Kind(**_metadata(image))
     with images.readable(path), open(path, "rb") as f:
         if image.format == "PNG":
-            samples = imagecodecs.png_decode(f.read()).reshape(size)
+            samples = imagecodecs.png_decode(f.read()).reshape(image.height, image.width, -1)
         else:
+            shape = (image.height, image.width, len(image.getbands()))
             f.seek(image.tile[0].offset)
-            samples = np.fromfile(f, ">u2", image.height * image.width * len(image.getbands())).reshape(size)
+            samples = np.fromfile(f, ">u2", math.prod(shape))
+            if samples.size < math.prod(shape):
+                raise OSError("the file is truncated")
+            samples = samples.reshape(shape)
             peak = _pnm_peak(image)
             scaled = samples if peak == 65535 else samples.clip(0, peak) * (65535 / peak) + 0.5
             samples = scaled.astype(np.uint16)

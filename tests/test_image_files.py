@@ -281,6 +281,14 @@ def test_a_cut_file_is_named_and_leaves_nothing(kind, kept):
     assert os.listdir() == ["in"]
 
 
+@pytest.mark.parametrize("samples", [0, 6, 11])
+def test_a_cut_ppm_is_not_taken_for_greyscale(samples):
+    with open("in", "wb") as f:
+        f.write(b"P6\n3 2\n65535\n" + bytes(2 * samples))
+    with pytest.raises(dnnlib.UserError, match=r"^in: cannot be decoded \(the file is truncated\)$"):
+        denoise("in", "out.tif")
+
+
 def test_unknown_samples_are_refused():
     tifffile.imwrite("in.tif", DEEP[..., 0].astype(np.int32))
     with pytest.raises(dnnlib.UserError, match=r"in\.tif: samples of type int32"):
