@@ -40,7 +40,7 @@ def assert_same(fast, plain, tolerance=2e-5):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [(5, 4, 7), (16, 16, 8)])
 def test_convolutions(monkeypatch, size, channels, static, by_products):
-    monkeypatch.setattr(layers, "_products_are_faster", lambda: by_products)
+    monkeypatch.setattr(layers, "on_plain_cpu", lambda: by_products)
     (n, h, w), (c, s, out) = size, channels
     arrays = [draw(n, h, w, c), draw(n, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)]
 
@@ -79,7 +79,7 @@ def test_network_in_both_precisions(monkeypatch, by_products):
     """To rounding in float32, which now and then changes a sign before leaky ReLU; in bfloat16, of 8 bits, roughly."""
     x = np.random.default_rng(1).uniform(-0.5, 0.5, [2, 3, 64, 32]).astype(np.float32)
     plain = step(plain_layers, tf.float32, monkeypatch, x)
-    monkeypatch.setattr(layers, "_products_are_faster", lambda: by_products)
+    monkeypatch.setattr(layers, "on_plain_cpu", lambda: by_products)
     assert_same(step(layers, tf.float32, monkeypatch, x), plain, tolerance=1e-3)
     for a, b in zip(step(layers, tf.bfloat16, monkeypatch, x), plain):
         assert np.abs(a - b).max() < 0.25 * np.abs(b).max()

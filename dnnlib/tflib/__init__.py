@@ -3,7 +3,7 @@
 `from dnnlib.tflib import tf` gives TensorFlow in graph mode, imported without its chatter.
 """
 
-from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
+from .tfutil import create_session, on_plain_cpu, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints
 from .network import Network
@@ -20,6 +20,7 @@ __all__ = [
     "create_session",
     "export",
     "load_snapshot",
+    "on_plain_cpu",
     "pick_devices",
     "pick_dtype",
     "save_arrays",

@@ -14,7 +14,7 @@ computes in the type of its input.
 
 import numpy as np
 
-from .tfutil import cpu_flags, tf
+from .tfutil import on_plain_cpu, tf
 
 
 def conv2d(x, kernel, bias):
@@ -74,7 +74,7 @@ _SUBPIXEL_SUMS = _subpixel_sums().astype(np.float32)
 
 
 def _conv(x, kernel, padding):
-    with _gradient(Conv2D="Conv2DByProducts" if _products_are_faster() else "Conv2DByForward"):
+    with _gradient(Conv2D="Conv2DByProducts" if on_plain_cpu() else "Conv2DByForward"):
         return tf.nn.conv2d(x, kernel, strides=1, padding=padding)
 
 
@@ -86,10 +86,6 @@ def _bias_add(x, bias):
 def _gradient(**names):
     """Operations of these types made in this context have the registered gradients of these names."""
     return tf.get_default_graph().gradient_override_map(names)
-
-
-def _products_are_faster():
-    return "avx512f" not in cpu_flags() and not tf.config.list_physical_devices("GPU")
 
 
 @tf.RegisterGradient("LeakyReluFromOutput")

@@ -82,6 +82,11 @@ def pick_dtype(precision):
     return tf.as_dtype(dtype)
 
 
+def on_plain_cpu():
+    """Whether the CPU computes, and has no AVX-512, so that oneDNN makes matrix products of convolutions."""
+    return "avx512f" not in cpu_flags() and not tf.config.list_physical_devices("GPU")
+
+
 @functools.lru_cache(maxsize=1)
 def cpu_flags():
     """Names of the instruction sets of the CPU, as Linux gives them; empty on other systems."""
