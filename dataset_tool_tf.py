@@ -255,7 +255,7 @@ def _decode_ahead(paths):
     Headers are read here, one after the other, to know the pixels of what is in flight before any are decoded.
     """
     pending, in_flight = collections.deque(), 0
-    pool = concurrent.futures.ThreadPoolExecutor()
+    pool = concurrent.futures.ThreadPoolExecutor(dnnlib.util.cpu_count())  # More would wait for Python's lock.
     try:
         for path in paths:
             mode, size = _read_header(path)
@@ -283,7 +283,7 @@ def _read_header(path):
 
 def _read_or_error(path):
     try:
-        return images.read_rgb(path)
+        return np.ascontiguousarray(images.read_rgb(path))  # Laid out here, not by the one thread that writes.
     except (dnnlib.UserError, OSError) as error:
         return error
 

@@ -63,7 +63,7 @@ def dead_leaves_images(count, seed, size=SIZE):
     The calling script needs the usual `if __name__ == "__main__":`, as its worker processes import it. UserError if one
     of them is killed.
     """
-    workers = min(_cores(), count // 4)  # Starting a process takes as long as a few images.
+    workers = min(dnnlib.util.cpu_count(), count // 4)  # Starting a process takes as long as a few images.
     if workers < 2:
         yield from (_render(seed, k, size) for k in range(count))
         return
@@ -95,10 +95,6 @@ def _start_worker():
 def _end_with_parent():
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])  # Else a worker outlives its kill.
     os._exit(1)
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _draw_places(h, w, rng):

@@ -27,6 +27,11 @@ class UserError(Exception):
     """A mistake of the user's, worded for them in one line: what is wrong, with which file or option, what to do."""
 
 
+def cpu_count():
+    """Number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def format_time(seconds):
     """Duration in seconds -> `12s`, `2m 06s`, `1h 02m 03s`, `1d 02h 03m`."""
     s = round(seconds)

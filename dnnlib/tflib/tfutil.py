@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 
-from ..util import UserError
+from ..util import UserError, cpu_count
 
 
 @contextlib.contextmanager
@@ -55,8 +55,7 @@ def pick_devices(num_gpus, minibatch_size=None):
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus or not num_gpus:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        print(f"Computing on the CPU ({cores} cores).")
+        print(f"Computing on the CPU ({cpu_count()} cores).")
         return ["/cpu:0"]
     if num_gpus > len(gpus):
         raise UserError(f"--num-gpus {num_gpus}: there are only {len(gpus)}")
