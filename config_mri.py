@@ -29,7 +29,11 @@ from dnnlib.command_line import (
 
 SUBMIT = EasyDict(
     run_dir_root="results",  # Where the numbered run directories are made.
-    num_gpus=1,  # GPUs to use. Without any, the CPU.
+    num_gpus=1,  # GPUs to use, in each worker. Without any, the CPU.
+    submit="local",  # Where a training runs: "local", or "slurm" as a job.
+    nodes=1,  # Of such a job, each with a worker.
+    time=24 * 60,  # Minutes that the job has; when they are over, it is queued again and goes on.
+    join_seconds=300,  # How long the workers of a distributed run wait for each other at its start.
 )
 
 DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>.
@@ -108,7 +112,7 @@ def _parser():
     option("--snapshot-interval", default=TRAIN.snapshot_interval, type=positive_int, metavar="N", help="in epochs")
 
     option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")
-    parser.resume_option(train)
+    parser.training_options(train, SUBMIT)
 
     validate = parser.command("validate", "measure a network on the validation set")
     validate.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")

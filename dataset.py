@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 import dnnlib
+from dnnlib import tflib
 from dnnlib.tflib import tf
 from tfrecords import ImageRecords
 
@@ -68,6 +69,10 @@ class TrainingData:
         count = len(self.records)
         return f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
 
+    def checksum(self):
+        """Of the structure of the records: the same for copies of a file, wherever they are."""
+        return tflib.checksum(*self.records.structure(), self.scenes)
+
     @contextlib.contextmanager
     def errors_named(self):
         """Within this block a TensorFlow error caused by a bad record is the UserError that names the record."""
@@ -106,12 +111,13 @@ def _enlarge(crop, size):
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
+def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part=(0, 1)):
     """tf.data.Dataset of the minibatches of iterations start..stop-1, prepared in parallel ahead of their use.
 
-    Each is (input, target, weight, clean), float32 [minibatch_size, 3, size, size] in [-0.5, 0.5] but for the noise.
-    The target is another draw of the whole corruption, or the clean crop where `noise2noise` is false. Its weight in
-    the loss, 0 or 1, is [minibatch_size, 1, size, size], or [minibatch_size, 1, 1, 1] where all pixels count.
+    part: (w, W) for the part w of each minibatch when W workers share it, its size n = minibatch_size / W.
+    Each is (input, target, weight, clean), float32 [n, 3, size, size] in [-0.5, 0.5] but for the noise. The target is
+    another draw of the whole corruption, or the clean crop where `noise2noise` is false. Its weight in the loss, 0 or
+    1, is [n, 1, size, size], or [n, 1, 1, 1] where all pixels count.
     Of noisy shots there is no clean crop: each is (input, target, weight), one shot and another.
     """
     shape = [data.shots, 3, data.crop_size, data.crop_size]
@@ -124,6 +130,6 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop):
         target = corruption.for_training(shots[-1], seeds[1]) if noise2noise else (shots[0], tf.ones([1, 1, 1]))
         return (noisy, *target) if data.shots == 2 else (noisy, *target, shots[0])
 
-    elements = tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
-    elements = elements.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return elements.batch(minibatch_size, drop_remainder=True).prefetch(2)
+    numbers = tflib.element_numbers(minibatch_size, start, stop, part)
+    elements = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return elements.batch(minibatch_size // part[1], drop_remainder=True).prefetch(2)

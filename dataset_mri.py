@@ -31,6 +31,12 @@ class MriData:
     def __len__(self):
         return len(self.images)
 
+    def checksum(self):
+        """Of the images, which the spectra are made of."""
+        from dnnlib import tflib
+
+        return tflib.checksum(self.images)
+
     def image(self, index):
         """Slice `index` without its last row and column, float32 [255, 255] in [-0.5, 0.5]."""
         return to_float(self.images[index, :SIZE, :SIZE])
@@ -127,12 +133,14 @@ def minibatches_per_epoch(num_images, minibatch_size):
     return max(1, num_images // minibatch_size)
 
 
-def minibatches(data, settings, seed, minibatch_size, start, stop):
+def minibatches(data, settings, seed, minibatch_size, start, stop, part=(0, 1)):
     """A tf.data.Dataset of the minibatches number `start` up to, not including, `stop`, counted over the whole run.
 
-    Each is an Element of tensors with `minibatch_size` as their first dimension. One dataset for all epochs, so that
-    the next one's first minibatches are prepared during this one's last.
+    part: (w, W) for the part w of each minibatch when W workers share it, its size n = minibatch_size / W.
+    Each is an Element of tensors with n as their first dimension. One dataset for all epochs, so that the next one's
+    first minibatches are prepared during this one's last.
     """
+    from dnnlib import tflib
     from dnnlib.tflib import tf
 
     per_epoch = minibatches_per_epoch(len(data), minibatch_size) * minibatch_size
@@ -146,6 +154,6 @@ def minibatches(data, settings, seed, minibatch_size, start, stop):
             tensor.set_shape([SIZE, SIZE])
         return Element(*tensors)
 
-    numbers = tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
+    numbers = tflib.element_numbers(minibatch_size, start, stop, part)
     elements = numbers.map(make_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return elements.batch(minibatch_size, drop_remainder=True).prefetch(2)
+    return elements.batch(minibatch_size // part[1], drop_remainder=True).prefetch(2)

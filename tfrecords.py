@@ -88,6 +88,10 @@ class ImageRecords:
         if hasattr(self, "_file"):
             os.close(self._file)
 
+    def structure(self):
+        """int64 arrays: where the records begin in the file, and how long they are."""
+        return self._offsets, self._lengths
+
     def shape(self, record):
         """(3, H, W) of image number `record`, from the record's own words, not yet checked against its checksum."""
         return self._parse(record)[0]

@@ -50,20 +50,25 @@ def train(
     seed,
 ):
     """Trains a network and leaves it as `network_final.pickle`. The settings are explained in config.py."""
-    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
+    cluster = tflib.Cluster(submit_config, "python config.py train --resume")
+    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming and cluster.first else (0, {})
     noise = corruption.create(noise, **noise_settings)
     loss_of = corruption.loss_function(loss)
-    validation_set = ValidationSet(validation_dir, noise, seed, reference_dir)
+    validation_set = ValidationSet(validation_dir, noise, seed, reference_dir) if cluster.first else None
     shots = isinstance(noise, corruption.Recorded)
     data = dataset.TrainingData(train_tfrecords, crop_size, seed, pairs=shots, turned=turn or shots)
     print(f"Training on {data.describe()} of {train_tfrecords}.")
-    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
+    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size, cluster.count)
     dtype = tflib.pick_dtype(precision)
+    paths = ("train_tfrecords", "validation_dir", "reference_dir")  # May be others in each worker.
+    checks = {"data": data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
+    start, state = cluster.agree(start, state, paths, **checks)
 
-    with tf.Graph().as_default() as graph, tflib.create_session() as session:
+    with tf.Graph().as_default() as graph, cluster.create_session() as session:
         tf.set_random_seed(seed)
         with tf.name_scope("data"):
-            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count)
+            part = cluster.index, cluster.count
+            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count, part)
             iterator = tf.data.make_initializable_iterator(batches)
             noisy, target, weight, *clean = iterator.get_next()  # Of noisy shots there is no clean one.
         network = create_autoencoder(dtype)
@@ -74,6 +79,7 @@ def train(
             lambda x, y, w: tf.reduce_mean(w * loss_of(network.get_output_for(x) - y, progress)),
             [noisy, target, weight],
             devices,
+            cluster,
         )
         result = network
         if moving_average:  # Made after the gradients, which are by all variables that there are.
@@ -81,37 +87,40 @@ def train(
             with tf.control_dependencies([update]):
                 update = result.follow(network, moving_average)
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
+        share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update}
         step_and_batch = step | dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
 
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
-        with ctx, data.errors_named():
+        with ctx, cluster.running(), data.errors_named():
             reporter = _Reporter(ctx, result, validation_set, graph, max_bad_updates, start, state)
-            if submit_config.resuming:
+            if submit_config.resuming and cluster.first:
                 checkpoints.restore(start)
                 print(f"Resumed after iteration {start}.")
-            else:
+            session.run(share_variables)
+            if cluster.first and not submit_config.resuming:
                 reporter.evaluate(0)
                 checkpoints.save(0, reporter.get_state())
             for i in range(start, iteration_count):
                 last = i + 1 == iteration_count
-                evaluate = last or (i + 1) % eval_interval == 0
+                evaluate = cluster.first and (last or (i + 1) % eval_interval == 0)
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
-                values = session.run(step_and_batch if evaluate else step, {rate: lr, progress: i / iteration_count})
+                feed = {rate: lr, progress: i / iteration_count}
+                values, stop = cluster.run_step(step_and_batch if evaluate else step, feed, ctx.stop_reason)
                 reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)
-                stop = ctx.stop_reason()
                 if evaluate:
                     reporter.evaluate(i + 1, values)
-                if evaluate or stop or checkpoints.due():
+                if cluster.first and (evaluate or stop or checkpoints.due()):
                     checkpoints.save(i + 1, reporter.get_state())
                 if stop and not last:
-                    resume = f"python config.py train --resume {ctx.run_dir}"
-                    raise dnnlib.UserError(f"stopped by {stop} after iteration {i + 1}; go on with: {resume}")
-            tflib.save_snapshot(result, ctx.path("network_final.pickle"))
-            reporter.summary.close()
-            print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
+                    resume = cluster.resume_command
+                    raise dnnlib.Stopped(f"stopped by {stop} after iteration {i + 1}; go on with: {resume}")
+            if cluster.first:
+                tflib.save_snapshot(result, ctx.path("network_final.pickle"))
+                reporter.summary.close()
+                print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 
 class _Reporter:

@@ -54,64 +54,71 @@ def train(
     seed,
 ):
     """Trains a network and leaves it as `network-final.pkl`. The settings are explained in config_mri.py."""
+    cluster = tflib.Cluster(submit_config, "python config_mri.py --resume")
     print("Loading training set.")
     train_data = dataset_mri.load(os.path.join(data_dir, train_set))
-    valid_data = dataset_mri.load(os.path.join(data_dir, valid_set))
+    valid_data = dataset_mri.load(os.path.join(data_dir, valid_set)) if cluster.first else None
     undersampling = dataset_mri.Undersampling(**corruption)
     settings = dataset_mri.Settings(undersampling, corrupt_targets, augment_translation)
     print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
-    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size)
+    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size, cluster.count)
     dtype = tflib.pick_dtype(precision)
     steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
-    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming else (0, {})
+    iteration_count = num_epochs * steps
+    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming and cluster.first else (0, {})
+    paths = ("data_dir", "train_set", "valid_set", "load_network")  # May be others in each worker.
+    checks = {"data": train_data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
+    start, state = cluster.agree(start, state, paths, **checks)
 
-    with tf.Graph().as_default() as graph, tflib.create_session() as session:
+    with tf.Graph().as_default() as graph, cluster.create_session() as session:
         tf.set_random_seed(seed)
         with tf.name_scope("data"):
-            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, start, num_epochs * steps)
+            part = cluster.index, cluster.count
+            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, start, iteration_count, part)
             iterator = tf.data.make_initializable_iterator(batches)
             elements = iterator.get_next()
         model = Model(post_op, dtype)
         rate = tf.placeholder(tf.float32, [])
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
         optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
-        step = optimizer.minimize(model.loss, elements, devices)
+        step = optimizer.minimize(model.loss, elements, devices, cluster)
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
+        share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
 
-        elapsed = state.get("elapsed", 0.0)
-        with dnnlib.RunContext(submit_config, num_epochs * steps, start, elapsed, stoppable=True) as ctx:
+        ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
+        with ctx, cluster.running():
             reporter = _Reporter(ctx, model, valid_data, settings, seed, graph, max_bad_updates, state)
-            if submit_config.resuming:
+            if cluster.first and submit_config.resuming:
                 checkpoints.restore(start)
-                print(f"Resumed after {start} of {num_epochs * steps} minibatches.")
-            else:
-                if load_network:
-                    model.load(load_network)
+                print(f"Resumed after {start} of {iteration_count} minibatches.")
+            elif cluster.first and load_network:
+                model.load(load_network)
+            session.run(share_variables)
+            if cluster.first and not submit_config.resuming:
                 reporter.save_training_example(train_data)
                 checkpoints.save(0, reporter.get_state())
-            for i in range(start, num_epochs * steps):
+            for i in range(start, iteration_count):
                 epoch, last = i // steps, (i + 1) % steps == 0
                 lr, b1 = schedule(epoch, num_epochs, **schedule_settings)
-                loss, _, skipped = session.run(step, {rate: lr, beta1: b1})
+                (loss, _, skipped), stop = cluster.run_step(step, {rate: lr, beta1: b1}, ctx.stop_reason)
                 reporter.add(i, loss, skipped, lr)
                 ctx.step(i + 1)
-                if last:
+                if cluster.first and last:
                     reporter.end_epoch(epoch, num_epochs, lr)
                     if epoch % snapshot_interval == 0:
                         model.save(ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
-                stop = ctx.stop_reason()
-                if last or stop or checkpoints.due():
+                if cluster.first and (last or stop or checkpoints.due()):
                     checkpoints.save(i + 1, reporter.get_state())
-                if stop and i + 1 < num_epochs * steps:
-                    resume = f"python config_mri.py --resume {ctx.run_dir}"
-                    raise dnnlib.UserError(f"stopped by {stop} in epoch {epoch}; go on with: {resume}")
-            print("Saving final network weights.")
-            model.save(ctx.path("network-final.pkl"))
-            print("Resetting random seed and saving a bunch of example images.")
-            save_examples(ctx, model, valid_data, settings, seed)
-            reporter.summary.close()
+                if stop and i + 1 < iteration_count:
+                    raise dnnlib.Stopped(f"stopped by {stop} in epoch {epoch}; go on with: {cluster.resume_command}")
+            if cluster.first:
+                print("Saving final network weights.")
+                model.save(ctx.path("network-final.pkl"))
+                print("Resetting random seed and saving a bunch of example images.")
+                save_examples(ctx, model, valid_data, settings, seed)
+                reporter.summary.close()
 
 
 class _Reporter:

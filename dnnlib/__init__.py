@@ -4,11 +4,12 @@
 """
 
 from .submission import RunContext, SubmitConfig, format_settings, submit_run
-from .util import EasyDict, UserError, cli_main, format_time, open_atomic
+from .util import EasyDict, Stopped, UserError, cli_main, format_time, open_atomic
 
 __all__ = [
     "EasyDict",
     "RunContext",
+    "Stopped",
     "SubmitConfig",
     "UserError",
     "cli_main",

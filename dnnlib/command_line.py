@@ -7,7 +7,12 @@ import pkgutil
 import sys
 
 from .submission import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .submission.workers import Workers
+from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
+
+_OF_THIS_START = {"command", "resume", "dry_run", "workers", "task", "local_workers", "join_seconds"}
+_OF_THIS_START |= {"submit", "nodes", "time", "slurm"}  # Options that a resumed run need not agree with.
 
 
 class Parser:
@@ -47,10 +52,28 @@ class Parser:
         )
 
     @staticmethod
-    def resume_option(parser):
-        """Adds the option of `resume` to a subcommand."""
-        parser.add_argument(
+    def training_options(parser, defaults):
+        """Adds the option of `resume` and those of distributed runs to a subcommand; `defaults` has join_seconds."""
+        option = parser.add_argument
+        option(
             "--resume", metavar="RUN_DIR", help="go on with an interrupted run, with its settings, from its checkpoint"
+        )
+        option(
+            "--local-workers", type=positive_int, metavar="N", help="share the work among N processes of this machine"
+        )
+        option(
+            "--submit", default=defaults.submit, choices=("local", "slurm"), help="run it here, or as a job of SLURM"
+        )
+        option("--nodes", default=defaults.nodes, type=positive_int, metavar="N", help="of SLURM: a worker on each")
+        option("--time", default=defaults.time, type=positive_int, metavar="MINUTES", help="of a job; then it goes on")
+        option(
+            "--slurm", action="append", type=_name_and_value, metavar="NAME=VALUE", help="option of sbatch; repeatable"
+        )
+        option("--workers", metavar="HOST:PORT,...", help="addresses of all workers; instead of TF_CONFIG")
+        option("--task", type=nonnegative_int, metavar="N", help="which of the workers this one is, from 0")
+        seconds = defaults.join_seconds
+        option(
+            "--join-seconds", default=seconds, type=positive_number, metavar="N", help="workers wait so long for others"
         )
 
     def export_command(self):
@@ -105,11 +128,47 @@ def submit(args, name, suffix, function, settings, needs):
     """
     desc = name + ("-" if args.desc and not args.desc.startswith("-") else "") + args.desc + suffix
     submit_config = SubmitConfig(run_dir_root=args.run_dir_root, run_desc=desc, num_gpus=args.num_gpus)
+    submit_config.update(_of_this_start(args))
     if args.dry_run:
         print("\n".join(format_settings(submit_config) + format_settings(settings)))
         return
-    check_exist(needs)
+    _check_split(args, settings.get("minibatch_size"))
+    if Workers.from_environment().first:  # The others need less, and say what.
+        check_exist(needs)
+    _become_worker(args)
     submit_run(submit_config, function, **settings)
+
+
+def _of_this_start(args):
+    """Of the SubmitConfig, what the options of training say about where it runs."""
+    if "submit" not in args:
+        return {}
+    where = {"submit_target": "LOCAL", "join_seconds": args.join_seconds}
+    if args.submit == "slurm":
+        if args.workers or args.local_workers or os.environ.get("TF_CONFIG"):
+            raise UserError("--submit slurm: its workers are tasks of the job, one for each of --nodes")
+        others = dict(args.slurm or ())
+        where |= {"submit_target": "SLURM", "slurm": {"nodes": args.nodes, "minutes": args.time, "others": others}}
+    elif given := {"nodes", "time", "slurm"} & args.given.keys():
+        raise UserError(f"--{min(given)}: goes with --submit slurm only")
+    return where
+
+
+def _check_split(args, minibatch_size):
+    """UserError before anything is made, if a minibatch cannot be split evenly over the workers."""
+    if "submit" in args and minibatch_size:
+        named = len(args.workers.split(",")) if args.workers else Workers.from_environment().count
+        count = args.nodes if args.submit == "slurm" else args.local_workers or named
+        if minibatch_size % count:
+            raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {count} workers")
+
+
+def _become_worker(args):
+    """Makes this process the worker that the options say. Only training is distributed."""
+    if "workers" in args:
+        configure_workers(args.workers, args.task, args.local_workers)
+    else:
+        os.environ.pop("TF_CONFIG", None)
 
 
 def call(args, function, settings, needs):
@@ -132,7 +191,7 @@ def resume(args, function, may_change):
     recorded, changes = settings.run_func_kwargs, {}
     flat = dict(recorded) | {k: v for group in recorded.values() if isinstance(group, dict) for k, v in group.items()}
     for name, value in args.given.items():
-        if name in ("command", "resume", "dry_run") or (name in flat and flat[name] == value):
+        if name in _OF_THIS_START or (name in flat and flat[name] == value):
             continue
         if name not in may_change:
             has = f"has {flat[name]!r}" if name in flat else "was started without it"
@@ -141,7 +200,10 @@ def resume(args, function, may_change):
     if args.dry_run:
         print("\n".join(format_settings(recorded | changes)))
         return
-    resume_run(args.resume, **changes)
+    where = _of_this_start(args)
+    _check_split(args, recorded.get("minibatch_size"))
+    _become_worker(args)
+    resume_run(args.resume, changes, **where)
 
 
 def check_exist(needs):
@@ -149,6 +211,13 @@ def check_exist(needs):
     for path, hint in needs.items():
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file or folder" + (f"; {hint}" if hint else ""))
+
+
+def _name_and_value(text):
+    name, _, value = text.partition("=")
+    if not name.replace("-", "_").isidentifier():
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return name, value
 
 
 def flag(text):

@@ -27,6 +27,10 @@ class UserError(Exception):
     """A mistake of the user's, worded for them in one line: what is wrong, with which file or option, what to do."""
 
 
+class Stopped(UserError):
+    """An end before the last iteration that all workers of a run come to at once."""
+
+
 def cpu_count():
     """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,14 @@
-"""`python -m dnnlib.submission RUN_DIR`: repeats the run recorded there, with its settings, as a new run."""
+"""`python -m dnnlib.submission RUN_DIR`: repeats the run recorded there, with its settings, as a new run.
+
+With --go-on it is that run itself, started or resumed in its directory: for engines that start a job again.
+"""
 
 import argparse
 import os
 
 from ..util import UserError, cli_main, printable
 from . import load_submit_config, submit_run
-from .submit import SOURCE_ROOT
+from .submit import SOURCE_ROOT, go_on
 
 _OF_THE_FIRST_RUN = ("run_dir", "run_name", "run_id", "host_name", "user_name", "command")
 
@@ -13,14 +16,20 @@ _OF_THE_FIRST_RUN = ("run_dir", "run_name", "run_id", "host_name", "user_name", 
 def main():
     parser = argparse.ArgumentParser(prog="python -m dnnlib.submission", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="run directory, or a submit_config.txt")
-    path = parser.parse_args().run_dir
+    parser.add_argument("--go-on", action="store_true", help="start or resume that run itself, in its directory")
+    args = parser.parse_args()
+    path = args.run_dir
     config = load_submit_config(path)
     function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
     module = function.rpartition(".")[0]
     if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
         raise UserError(f"{path}: {printable(function)} is not a function of this project")  # As a stranger's may say.
+    if args.go_on:
+        go_on(path)
+        return
     for name in _OF_THE_FIRST_RUN:
         config.pop(name, None)
+    config.submit_target = "LOCAL"
     submit_run(config, function, **kwargs)
 
 

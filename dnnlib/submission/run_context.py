@@ -12,7 +12,10 @@ LINE_INTERVAL = 60  # Seconds between the lines of `step` in a log.
 
 
 class RunContext:
-    """Clock, progress and end of a run. Use as a context manager; `run.txt` is kept up to date through it."""
+    """Clock, progress and end of a run. Use as a context manager; `run.txt` is kept up to date through it.
+
+    Where there is no run directory, in all workers but the first, it only takes signals.
+    """
 
     def __init__(self, submit_config, max_iter=None, first_iter=0, elapsed=0.0, stoppable=False):
         """max_iter: the number of iterations, for the progress bar and the estimate of the time left.
@@ -34,7 +37,7 @@ class RunContext:
             "command": submit_config.command,
             "start_time": _date(self._start),
         }
-        terminal = sys.__stderr__.isatty()
+        terminal = self.run_dir and sys.__stderr__.isatty()
         self._bar = tqdm(
             total=max_iter, initial=first_iter, file=sys.__stderr__, disable=not terminal, dynamic_ncols=True
         )
@@ -93,7 +96,9 @@ class RunContext:
 
     def stop_reason(self):
         """What asks the run to stop: a signal's name, "abort.txt" once that is in the run directory, or None."""
-        return self._signal or ("abort.txt" if os.path.exists(self.path("abort.txt")) else None)
+        if self._signal or not self.run_dir:
+            return self._signal
+        return "abort.txt" if os.path.exists(self.path("abort.txt")) else None
 
     def _on_signal(self, number, frame):
         self._signal = signal.Signals(number).name
@@ -105,6 +110,8 @@ class RunContext:
         return (time.time() - self._resumed) * (self.max_iter - iteration) / done
 
     def _write(self, status):
+        if not self.run_dir:
+            return
         self._info.update(status=status, last_update=_date(time.time()))
         with open_atomic(self.path("run.txt")) as f:
             f.writelines(f"{name}: {value}\n" for name, value in self._info.items())

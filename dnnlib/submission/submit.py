@@ -16,8 +16,10 @@ import traceback
 
 from .. import safe_pickle
 from ..util import EasyDict, UserError, describe_error, format_time, open_atomic
+from . import slurm
 from .logger import Logger
-from .resume import rewind
+from .resume import checkpoint_steps, rewind
+from .workers import Workers
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _MAX_SETTINGS = 100_000  # Characters; parsing takes some 500 bytes for each.
@@ -30,12 +32,16 @@ class SubmitConfig(EasyDict):
     run_dir_root: folder of the numbered run directories, made if missing.
     run_desc: what follows the number in the run directory's name.
     num_gpus: number of GPUs the run may use; the CPU is used when there are none.
+    submit_target: "LOCAL", to run it here, or "SLURM", to submit a job, by the settings `slurm`: see `slurm.submit`.
     resuming: the run goes on from a checkpoint.
+    join_seconds: how long the workers of a distributed run wait for each other at the start.
     The other fields are filled in by `submit_run`.
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL", resuming=False)
+        super().__init__(
+            run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL", resuming=False, join_seconds=300
+        )
         self.update(*args, **kwargs)
 
 
@@ -48,6 +54,10 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     """
     config = SubmitConfig(**submit_config)
     config.run_func_name, config.run_func_kwargs = run_func_name, run_func_kwargs
+    if not Workers.from_environment().first:
+        return _run_silently(config)
+    if config.submit_target == "SLURM":
+        slurm.require()
     config.run_dir = _make_run_dir(config.run_dir_root, config.run_desc)
     config.run_name = os.path.basename(config.run_dir)
     config.run_id = int(_NUMBERED.match(config.run_name)[1])
@@ -55,11 +65,13 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     config.command = shlex.join([os.path.basename(sys.executable), *sys.argv])
     _write_settings(config)
     _copy_source(os.path.join(config.run_dir, "src"))
-    return _run(config)
+    return slurm.submit(config) if config.submit_target == "SLURM" else _run(config)
 
 
-def resume_run(run_dir, **changes):
+def resume_run(run_dir, changes=None, **submit_changes):
     """Goes on with the run in `run_dir` from its newest checkpoint, under its own settings but for `changes`.
+
+    `submit_changes` are of the SubmitConfig.
 
     The function is called as by `submit_run`, with `submit_config.resuming` set; it finds its checkpoint by
     `newest_checkpoint`. UserError if the run is finished or cannot be resumed.
@@ -67,22 +79,49 @@ def resume_run(run_dir, **changes):
     config = load_submit_config(run_dir)
     if os.path.exists(os.path.join(run_dir, "_finished.txt")):
         raise UserError(f"{run_dir}: is finished; there is nothing to resume")
-    rewind(run_dir)
+    config.update(submit_changes)
+    config.run_func_kwargs.update(changes or {})
+    if not Workers.from_environment().first:
+        return _run_silently(SubmitConfig(config, resuming=True))
     config.run_dir = run_dir  # It may have been moved.
     if changes:
-        config.run_func_kwargs.update(changes)
         _write_settings(config)
+    if config.submit_target == "SLURM":
+        return slurm.submit(config)
+    rewind(run_dir)
     return _run(SubmitConfig(config, resuming=True))
 
 
+def go_on(run_dir):
+    """Does here what was submitted as the run in `run_dir`: starts it, or resumes it if it has got to a checkpoint."""
+    if checkpoint_steps(run_dir):
+        resume_run(run_dir, submit_target="LOCAL")
+        return
+    config = SubmitConfig(load_submit_config(run_dir), submit_target="LOCAL", run_dir=run_dir)
+    if Workers.from_environment().first:
+        _run(config)
+    else:
+        _run_silently(config)
+
+
+def _call(config):
+    module_name, function_name = config.run_func_name.rsplit(".", 1)
+    return getattr(importlib.import_module(module_name), function_name)(config, **config.run_func_kwargs)
+
+
+def _run_silently(config):
+    """A worker that is not the first: no run directory, no output but for errors."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return _call(SubmitConfig(config, run_dir=None, run_name="", host_name="", user_name="", command=""))
+
+
 def _run(config):
-    run_func_name, run_func_kwargs = config.run_func_name, config.run_func_kwargs
+    run_func_name = config.run_func_name
     with Logger(os.path.join(config.run_dir, "log.txt")):
         print(f"dnnlib: Running {run_func_name}() on localhost...")
         start = time.time()
         try:
-            module_name, function_name = run_func_name.rsplit(".", 1)
-            result = getattr(importlib.import_module(module_name), function_name)(config, **run_func_kwargs)
+            result = _call(config)
         except BaseException as error:
             raise SystemExit(_report_failure(config.run_dir, error)) from error
         took = format_time(time.time() - start)

@@ -6,6 +6,7 @@
 from .tfutil import create_session, on_plain_cpu, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints
+from .cluster import Cluster, checksum, element_numbers
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
 from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
@@ -13,11 +14,14 @@ from .snapshot import check_export, export, load_snapshot, save_arrays, save_sna
 __all__ = [
     "Autosummary",
     "Checkpoints",
+    "Cluster",
     "Network",
     "Optimizer",
     "SkippedUpdates",
     "check_export",
+    "checksum",
     "create_session",
+    "element_numbers",
     "export",
     "load_snapshot",
     "on_plain_cpu",

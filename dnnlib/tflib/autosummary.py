@@ -12,8 +12,8 @@ class Autosummary:
     """
 
     def __init__(self, run_dir, graph=None):
-        """Writes event files into `run_dir`, with `graph` if given."""
-        self._writer = tf.summary.FileWriter(run_dir, graph=graph)
+        """Writes event files into `run_dir`, with `graph` if given. Without a directory it only collects."""
+        self._writer = tf.summary.FileWriter(run_dir, graph=graph) if run_dir else None
         self._moments = {}  # name -> [count, sum, sum of squares] since the last report.
         self._laid_out = []  # Names in the layout as last written.
 

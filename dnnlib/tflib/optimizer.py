@@ -1,7 +1,9 @@
-"""Adam over any number of devices, passing over updates that are not finite."""
+"""Adam over any number of devices of any number of workers, passing over updates that are not finite."""
 
-from ..util import UserError
+from ..util import Stopped
 from .tfutil import tf
+
+BUFFER_SIZE = 1 << 20  # Bytes of gradients, about, that are averaged at a time, while the next ones are computed.
 
 
 class Optimizer:
@@ -14,26 +16,34 @@ class Optimizer:
     def __init__(self, learning_rate, beta1, beta2, epsilon):
         self.adam = tf.train.AdamOptimizer(learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 
-    def minimize(self, tower_loss, inputs, devices):
-        """Splits the minibatch over the devices and averages their gradients.
+    def minimize(self, tower_loss, inputs, devices, cluster=None):
+        """Splits the minibatch over the devices and averages their gradients, with those of the other workers.
 
         tower_loss: function of a tuple of tensors (a part of each of `inputs`) -> scalar loss, the mean over the part.
-        inputs: tensors [N, ...], N divisible by the number of devices.
-        Returns (loss, update operation, 1.0 where the update was passed over because a gradient was not finite).
+        inputs: tensors [N, ...], N divisible by the number of devices; this worker's part of the minibatch.
+        cluster: the workers, all of which run the step at once; None: this one only. They agree in it on stopping.
+        Returns (loss, update operation, 1.0 where the update was passed over because a gradient was not finite), for
+        all workers the same, to the bit.
         """
         parts = list(zip(*(tf.split(x, len(devices)) for x in inputs)))
-        losses, gradients = [], []
+        stop = [cluster.stop_asked()] if cluster and cluster.count > 1 else []
+        towers = []
         for device, part in zip(devices, parts):
             with tf.device(device):
-                losses.append(tower_loss(*part))
-                gradients.append(self.adam.compute_gradients(losses[-1]))
+                loss = tower_loss(*part)
+                gradients, variables = zip(*self.adam.compute_gradients(loss))
+                towers.append([loss, *stop, *gradients[::-1]])  # In the order of their making.
         with tf.name_scope("average"):
-            averaged = [_average(same_variable) for same_variable in zip(*gradients)]
+            loss, *averages = _average(towers, devices, cluster)
+        if stop:
+            cluster.stop_agreed = averages.pop(0)
+        gradients = averages[::-1]
         with tf.name_scope("finite"):
-            finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in averaged])
-        self.adam._create_slots([variable for _, variable in averaged])  # Here, lest their names begin with "cond/".
+            finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient in gradients])
+        self.adam._create_slots(variables)  # Here, lest their names begin with "cond/".
+        averaged = list(zip(gradients, variables))
         update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
-        return tf.add_n(losses) / len(losses), update, 1 - tf.cast(finite, tf.float32)
+        return loss, update, 1 - tf.cast(finite, tf.float32)
 
 
 class SkippedUpdates:
@@ -47,12 +57,57 @@ class SkippedUpdates:
         """Takes note of an update. UserError where it is one too many."""
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         if self.in_a_row > self.most:
-            raise UserError(
+            raise Stopped(
                 f"iteration {iteration}: {self.in_a_row} updates in a row were not finite (loss {loss}): training has "
                 f"diverged, or the data are broken; try a --learning-rate below {learning_rate:g}"
             )
 
 
-def _average(gradients_and_variables):
-    gradients, variables = zip(*gradients_and_variables)
-    return tf.add_n(gradients) / len(gradients), variables[0]
+def _average(towers, devices, cluster):
+    """The means over all towers, a list of tensors for each device, of all workers; on the first device.
+
+    Tensors are packed into buffers, which the collective operations of TensorFlow average one after the other, in the
+    order in which backpropagation makes them: as a ring (Patarasu & Yuan 2009) on CPUs, by NCCL on GPUs.
+    """
+    size = len(devices) * (cluster.count if cluster else 1)
+    if size == 1:
+        return towers[0]
+    keys = iter(cluster.instance_key, None) if cluster else iter(range(1, 1 << 30))
+    averaged, operations = [], []
+    for group in _groups(towers[0]):
+        key, packed = next(keys), []
+        for device, tower in zip(devices, towers):
+            with tf.device(device), tf.control_dependencies(operations[-len(devices) :]):
+                buffer = tf.concat([tf.reshape(tower[index], [-1]) for index in group], axis=0)
+                packed.append(
+                    tf.raw_ops.CollectiveReduce(
+                        input=buffer,
+                        group_size=size,
+                        group_key=1,
+                        instance_key=key,
+                        merge_op="Add",
+                        final_op="Div",
+                        subdiv_offsets=[0],
+                        communication_hint="nccl" if "gpu" in device else "ring",
+                    )
+                )
+        operations += packed
+        averaged += _unpack(packed[0], [towers[0][index].shape for index in group])
+    with tf.control_dependencies(operations):  # Nobody may leave out one that the others wait for.
+        return [tf.identity(tensor) for tensor in averaged]
+
+
+def _groups(tensors):
+    """Splits the indices of the tensors into runs of about BUFFER_SIZE bytes of float32."""
+    groups, total = [], 0
+    for index, tensor in enumerate(tensors):
+        if total * 4 >= BUFFER_SIZE * len(groups):
+            groups.append([])
+        groups[-1].append(index)
+        total += tensor.shape.num_elements()
+    return groups
+
+
+def _unpack(buffer, shapes):
+    parts = tf.split(buffer, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]

@@ -1,0 +1,276 @@
+"""Several workers that train one network: TensorFlow's gRPC servers, and what the workers have to agree on.
+
+Every worker builds the same graph for itself; they meet in collective operations (see `optimizer`) and here: at the
+start, where they compare what they were started with and take the first one's state and weights, and at the end. One
+worker alone needs none of this: then all of it does nothing, and the graph is that of a single process.
+"""
+
+import atexit
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zlib
+
+import numpy as np
+
+from ..submission.workers import LOCAL_PARENT, Workers
+from ..util import Stopped, UserError, printable
+from . import sockets
+from .tfutil import reason, session_config, tf
+
+_PROBE_INTERVAL = 5  # Seconds between looks whether all workers are there.
+_PROBES = 3  # How many in a row have to fail, before a worker counts as gone.
+_LINGER = 10  # Seconds that a worker which gives up stays, so that the others see which one was gone first.
+_BLOB = 1 << 14  # Bytes of a worker's description.
+# Errors of a collective operation that a vanished worker may cause.
+_BROKEN = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnknownError,
+)
+
+
+class Cluster:
+    """The workers of this run, by TF_CONFIG (see `submission.workers`), and TensorFlow's server of this one."""
+
+    def __init__(self, submit_config, resume_command):
+        """resume_command: what goes on with a run when its directory is added, for messages."""
+        self.workers = Workers.from_environment()
+        self.count, self.index, self.first = self.workers.count, self.workers.index, self.workers.first
+        self._submit_config, self._resume_command = submit_config, resume_command
+        self._run_dir = submit_config.get("run_dir")
+        self._keys, self._session, self._gone, self._left = 0, None, None, threading.Event()
+        self.stop_agreed = None  # The mean of `stop_asked` over all workers.
+        if self.count > 1:
+            self._server = self._start_server()
+
+    def create_session(self):
+        """A session on the default graph; with several workers, on this one's server."""
+        if self.count == 1:
+            return tf.Session(config=session_config())
+        self._session = tf.Session(self._server.target, config=self._config())
+        return self._session
+
+    @property
+    def resume_command(self):
+        """The whole command; without a directory, as long as none is known, the beginning."""
+        return f"{self._resume_command} {self._run_dir or 'RUN_DIR'}"
+
+    def instance_key(self):
+        """A number for a collective operation, the same in all workers, as they make them in the same order."""
+        self._keys += 1
+        return self._keys
+
+    def agree(self, step, state, unlike=(), **data):
+        """Waits for all workers. Returns step and state, JSON data, of the first one.
+
+        UserError that names a worker and what it differs in, if not all were started with the same settings, but for
+        those named in `unlike`, and the same `data`: {what: number or text}.
+        """
+        if self.count == 1:
+            return step, state
+        self._wait_for_all()
+        settings = {k: repr(v) for k, v in self._submit_config.run_func_kwargs.items() if k not in unlike}
+        data = {name: str(value) for name, value in data.items()}
+        own = {"differ": settings | data | {"TensorFlow": tf.__version__}}
+        if self.first:
+            own |= {"step": step, "state": state, "run_dir": self._run_dir}
+        with self.errors_named():
+            all_of_them = self._gather(own)
+        first = all_of_them[0]
+        for index, other in enumerate(all_of_them):
+            for name, value in first["differ"].items():
+                if other["differ"].get(name) != value:
+                    there, here = (printable(x) for x in (other["differ"].get(name), value))
+                    self._leave()
+                    raise Stopped(f"{self.workers.name(index)} has {name} {there}, the first worker {here}")
+        self._run_dir = first["run_dir"]
+        print(f"Sharing the work with {self.count - 1} more workers: {', '.join(self.workers.addresses[1:])}.")
+        threading.Thread(target=self._watch, daemon=True).start()
+        return first["step"], first["state"]
+
+    def stop_asked(self):
+        """Placeholder on the default graph: above 0 if this worker has been asked to stop."""
+        self._stop_asked = tf.placeholder(tf.float32, [], name="stop_asked")
+        return self._stop_asked
+
+    def run_step(self, step, feed, reason):
+        """Runs the training step `step`, {name: what to fetch}; with `reason`, why this worker is to stop, if it is.
+
+        Returns its values, and why all workers stop after it, or None.
+        """
+        session = tf.get_default_session()
+        if self.count == 1:
+            return session.run(step, feed), reason()
+        values, asked = session.run([step, self.stop_agreed], feed | {self._stop_asked: float(bool(reason()))})
+        return values, (reason() or "another worker") if asked > 0 else None
+
+    def share_variables(self):
+        """Operation that sets all variables of the default graph to the first worker's."""
+        if self.count == 1:
+            return tf.no_op()
+        group, updates = {"group_size": self.count, "group_key": 2, "communication_hint": "auto"}, []
+        variables = tf.global_variables()
+        with tf.device("/cpu:0"), tf.name_scope("share_variables"):
+            if self.first:
+                flat = tf.concat([tf.reshape(v, [-1]) for v in variables], axis=0)
+                return tf.raw_ops.CollectiveBcastSend(
+                    input=flat, shape=flat.shape, instance_key=self.instance_key(), **group
+                ).op
+            sizes = [int(np.prod(v.shape.as_list())) for v in variables]
+            flat = tf.raw_ops.CollectiveBcastRecv(
+                T=tf.float32, shape=[sum(sizes)], instance_key=self.instance_key(), **group
+            )
+            for variable, part in zip(variables, tf.split(flat, sizes)):
+                updates.append(variable.assign(tf.reshape(part, variable.shape)))
+        return tf.group(updates)
+
+    @contextlib.contextmanager
+    def running(self):
+        """The block in which the workers train: errors are named, and the workers that reach its end leave together.
+
+        A worker that left alone would break the last collective operation of those that are a little behind.
+        """
+        try:
+            with self.errors_named():
+                yield
+            self._leave()
+        except Stopped as error:
+            self._leave()
+            if self.first:
+                raise
+            raise SystemExit(1) from error  # The first one tells.
+        finally:
+            self._left.set()
+
+    @contextlib.contextmanager
+    def errors_named(self):
+        """Within this block the error of an operation that a vanished worker caused is a UserError that names it."""
+        try:
+            yield
+        except Exception as error:
+            if self.count == 1 or not (self._gone or isinstance(error, _BROKEN)):
+                raise
+            line = self._words_for(error)
+            self._left.set()
+            atexit.register(time.sleep, _LINGER)
+            raise UserError(line) from error
+
+    def _words_for(self, error):
+        deadline = time.monotonic() + _PROBE_INTERVAL  # The ports of a dying process do not close all at once.
+        while not self._gone and time.monotonic() < deadline:
+            self._gone = self._unreachable()
+            time.sleep(0.2)
+        if self._gone:
+            names = " and ".join(self.workers.name(index) for index in self._gone)
+            return f"{names} {'is' if len(self._gone) == 1 else 'are'} gone; go on with: {self.resume_command}"
+        return f"the connection to another worker broke ({reason(error)}); go on with: {self.resume_command}"
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _config(self):
+        config = session_config()
+        config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
+        config.device_filters.append(f"/job:worker/task:{self.index}")  # A graph of its own: nothing else is shared.
+        return config
+
+    def _start_server(self):
+        address = self.workers.addresses[self.index]
+        try:
+            server = tf.distribute.Server(
+                tf.train.ClusterSpec({"worker": self.workers.addresses}), "worker", self.index, config=self._config()
+            )
+        except tf.errors.OpError as error:
+            raise UserError(f"{address}: cannot listen there: {reason(error)}") from None
+        warning = sockets.confine(address)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+        return server
+
+    def _wait_for_all(self):
+        seconds = self._submit_config.join_seconds
+        deadline = time.monotonic() + seconds
+        while missing := self._unreachable():
+            if time.monotonic() > deadline:
+                raise UserError(f"{self.workers.name(missing[0])} has not appeared within {seconds:g} seconds")
+            time.sleep(0.5)
+
+    def _unreachable(self):
+        """Numbers of the workers at whose addresses nobody listens."""
+        others = [index for index in range(self.count) if index != self.index]
+        with concurrent.futures.ThreadPoolExecutor(min(len(others), 32)) as pool:
+            there = pool.map(sockets.listens, [self.workers.addresses[index] for index in others])
+            return [index for index, is_there in zip(others, there) if not is_there]
+
+    def _watch(self):
+        """Notices a worker that vanished when no operation does: a host that was switched off, say.
+
+        Ends the session then, and with it an operation that waits. Ends the worker when the parent of all is killed.
+        """
+        parent, failures = os.environ.get(LOCAL_PARENT), 0
+        while not self._left.wait(_PROBE_INTERVAL if not failures else 1):
+            gone = self._unreachable()
+            failures = failures + 1 if gone else 0
+            if failures == _PROBES and not self._left.is_set():
+                self._gone = gone
+                self._session.close()
+                return
+            if parent and os.getppid() != int(parent):
+                parent = None
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave(self):
+        """Waits until all workers are here. An error means that one had been, and has left already."""
+        if self.count > 1:
+            with contextlib.suppress(tf.errors.OpError, RuntimeError):  # RuntimeError: of a session that was closed.
+                self._gather({})
+            self._left.set()
+
+    def _gather(self, own):
+        """JSON data of all workers, by their numbers."""
+        text = json.dumps(own).encode()
+        if len(text) > _BLOB:
+            raise ValueError(f"{len(text)} bytes of settings and state: more than {_BLOB}")
+        blob = np.frombuffer(text.ljust(_BLOB), np.int32)
+        with tf.Graph().as_default(), tf.Session(self._server.target, config=self._config()) as session:
+            with tf.device("/cpu:0"):
+                gathered = tf.raw_ops.CollectiveGather(
+                    input=blob[None],
+                    group_size=self.count,
+                    group_key=2,
+                    instance_key=self.instance_key(),
+                    shape=[self.count, blob.size],
+                    communication_hint="ring",
+                )
+            self._session = session
+            return [json.loads(row.tobytes()) for row in session.run(gathered)]
+
+
+def element_numbers(minibatch_size, start, stop, part):
+    """tf.data.Dataset of the numbers of the elements of minibatches start..stop-1 that are in part w of W = `part`.
+
+    Minibatch i has the elements i * minibatch_size and on, its part w those from i * minibatch_size + w * n on, where
+    n = minibatch_size / W.
+    """
+    if part == (0, 1):
+        return tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
+    size = minibatch_size // part[1]
+    first = part[0] * size
+    starts = tf.data.Dataset.range(start * minibatch_size + first, stop * minibatch_size, minibatch_size)
+    return starts.flat_map(lambda n: tf.data.Dataset.range(n, n + size))
+
+
+def checksum(*arrays):
+    """Of NumPy arrays, their shapes included: a number for `Cluster.agree`."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(repr((array.shape, array.dtype)).encode(), value))
+    return f"{value:08x}"
