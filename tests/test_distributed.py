@@ -72,8 +72,9 @@ def test_two_mri_workers_are_the_same_run_as_one(tmp_path):
     a, b = (safe_pickle.load(str(run / "network-final.pkl")) for run in runs)
     moments = [{name: v for name, v in values.items() if name.endswith("/Adam_1")} for values in (a, b)]
     assert points(runs[0])["Loss"][0][1] == pytest.approx(points(runs[1])["Loss"][0][1], rel=1e-5)
-    for name, value in moments[0].items():
-        np.testing.assert_allclose(moments[1][name], value, rtol=0, atol=1e-2 * value.max(), err_msg=name)
+    for name, value in moments[0].items():  # That of the last bias is 0 but for rounding: the mean is always known.
+        atol = 1e-2 * value.max() + 1e-15
+        np.testing.assert_allclose(moments[1][name], value, rtol=0, atol=atol, err_msg=name)
 
 
 def test_workers_stop_together_and_a_dead_one_is_named(tmp_path, options):
