@@ -119,7 +119,7 @@ PREVIEW = EasyDict(
     seed=1000,  # Of the noise.
 )
 
-COMPARE = EasyDict(size=160, seed=1000)  # As above; the noise has the strength of validation.
+COMPARE = EasyDict(size=192, seed=1000)  # As above; the noise has the strength of validation.
 
 VALIDATION_SETS = EasyDict(
     kodak="datasets/kodak",  # download_kodak.py
