@@ -11,8 +11,9 @@ from .submission.workers import Workers
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
 
-_OF_THIS_START = {"command", "resume", "dry_run", "workers", "task", "local_workers", "join_seconds"}
-_OF_THIS_START |= {"submit", "nodes", "time", "slurm"}  # Options that a resumed run need not agree with.
+# Options that a resumed run need not agree with: where it runs.
+_OF_THIS_START = {"command", "resume", "dry_run"}
+_OF_THIS_START |= {"workers", "task", "local_workers", "join_seconds", "submit", "nodes", "time", "slurm"}
 
 
 class Parser:
@@ -53,7 +54,7 @@ class Parser:
 
     @staticmethod
     def training_options(parser, defaults):
-        """Adds the option of `resume` and those of distributed runs to a subcommand; `defaults` has join_seconds."""
+        """Adds the options of `resume` and of where it runs; `defaults` has submit, nodes, time and join_seconds."""
         option = parser.add_argument
         option(
             "--resume", metavar="RUN_DIR", help="go on with an interrupted run, with its settings, from its checkpoint"
