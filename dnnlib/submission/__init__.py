@@ -2,9 +2,10 @@
 
 from .resume import newest_checkpoint
 from .run_context import RunContext
-from .submit import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
 
 __all__ = [
+    "SOURCE_ROOT",
     "RunContext",
     "SubmitConfig",
     "format_settings",

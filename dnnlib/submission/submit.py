@@ -10,9 +10,15 @@ import pprint
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 import traceback
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None
 
 from .. import safe_pickle
 from ..util import EasyDict, UserError, describe_error, format_time, open_atomic
@@ -62,10 +68,13 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     config.run_name = os.path.basename(config.run_dir)
     config.run_id = int(_NUMBERED.match(config.run_name)[1])
     config.host_name, config.user_name = platform.node(), _user_name()
-    config.command = shlex.join([os.path.basename(sys.executable), *sys.argv])
+    config.command, config.commit = shlex.join([os.path.basename(sys.executable), *sys.argv]), _commit()
     _write_settings(config)
     _copy_source(os.path.join(config.run_dir, "src"))
-    return slurm.submit(config) if config.submit_target == "SLURM" else _run(config)
+    if config.submit_target == "SLURM":
+        return slurm.submit(config)
+    with _alone(config.run_dir):
+        return _run(config)
 
 
 def resume_run(run_dir, changes=None, **submit_changes):
@@ -74,7 +83,7 @@ def resume_run(run_dir, changes=None, **submit_changes):
     `submit_changes` are of the SubmitConfig.
 
     The function is called as by `submit_run`, with `submit_config.resuming` set; it finds its checkpoint by
-    `newest_checkpoint`. UserError if the run is finished or cannot be resumed.
+    `newest_checkpoint`. UserError if the run is finished, still running, or cannot be resumed.
     """
     config = load_submit_config(run_dir)
     if os.path.exists(os.path.join(run_dir, "_finished.txt")):
@@ -84,12 +93,13 @@ def resume_run(run_dir, changes=None, **submit_changes):
     if not Workers.from_environment().first:
         return _run_silently(SubmitConfig(config, resuming=True))
     config.run_dir = run_dir  # It may have been moved.
-    if changes:
-        _write_settings(config)
-    if config.submit_target == "SLURM":
-        return slurm.submit(config)
-    rewind(run_dir)
-    return _run(SubmitConfig(config, resuming=True))
+    with _alone(run_dir):
+        if changes:
+            _write_settings(config)
+        if config.submit_target == "LOCAL":
+            rewind(run_dir)
+            return _run(SubmitConfig(config, resuming=True))
+    return slurm.submit(config)  # Whose job may start at once.
 
 
 def go_on(run_dir):
@@ -99,7 +109,8 @@ def go_on(run_dir):
         return
     config = SubmitConfig(load_submit_config(run_dir), submit_target="LOCAL", run_dir=run_dir)
     if Workers.from_environment().first:
-        _run(config)
+        with _alone(run_dir):
+            _run(config)
     else:
         _run_silently(config)
 
@@ -186,6 +197,40 @@ def _make_run_dir(root, desc):
     run_dir = f"{claim}-{desc}"
     os.rename(claim, run_dir)
     return run_dir
+
+
+@contextlib.contextmanager
+def _alone(run_dir):
+    """Keeps other processes from running the run in `run_dir` meanwhile, where the system can. UserError if one does.
+
+    The lock ends with the process, however that ends.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UserError(f"{run_dir}: is being run by another process; stop that first") from None
+    except OSError:
+        pass  # A file system without locks.
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def _commit():
+    """The commit of this project's checkout, with "-dirty" where files differ from it; None if it is none."""
+    words = ["git", "-C", SOURCE_ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": os.path.dirname(SOURCE_ROOT)}  # Not that of another one.
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, env=environment)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _numbers(root):

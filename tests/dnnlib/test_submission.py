@@ -28,6 +28,10 @@ def fail(submit_config, error):
         )
 
 
+def resume_itself(submit_config):
+    submission.resume_run(submit_config.run_dir)
+
+
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "runs_of_the_test", sys.modules[__name__])
@@ -80,6 +84,25 @@ def test_a_failed_run_says_so_everywhere(capsys, error, line):
     assert "Traceback" in read(run_dir, "_failed.txt")  # For whoever is asked about it.
     assert "status: failed" in read(run_dir, "run.txt")
     assert read(run_dir, "log.txt").count(line or "ZeroDivisionError: a bug") == 1
+
+
+def test_a_run_that_is_going_is_not_resumed(capsys):
+    with pytest.raises(SystemExit):
+        dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.resume_itself")
+    assert "results/00000: is being run by another process; stop that first" in capsys.readouterr().err
+    with pytest.raises(dnnlib.UserError, match="has no checkpoint to resume from"):  # The lock went with the run.
+        submission.resume_run("results/00000")
+
+
+def test_the_commit_is_that_of_this_checkout_only(monkeypatch, tmp_path):
+    folder = tmp_path / "checkout" / "program"
+    folder.mkdir(parents=True)
+    for words in (["init"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", tmp_path / "checkout", *words], check=True, capture_output=True)
+    monkeypatch.setattr(submit, "SOURCE_ROOT", str(folder))
+    assert submit._commit() is None
+    monkeypatch.setattr(submit, "SOURCE_ROOT", str(folder.parent))
+    assert re.fullmatch("[0-9a-f]{12}", submit._commit())
 
 
 def test_numbers_go_on_from_the_largest(tmp_path):
