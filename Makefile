@@ -7,13 +7,14 @@ BIN := .venv/bin
 # Twice quiet: errors only.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --no-input --disable-pip-version-check
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test networks lint clean
 
 help:
-	@echo "make demo    train a small network on synthetic images, denoise photographs: results/demo.png, in minutes"
-	@echo "make test    run the tests"
-	@echo "make lint    check style and formatting"
-	@echo "make clean   remove the virtual environment and caches; data sets and results stay"
+	@echo "make demo     train a small network on synthetic images, denoise photographs: results/demo.png, in minutes"
+	@echo "make test     run the tests"
+	@echo "make networks train the networks of networks/ that are missing, from data in datasets/; for hours"
+	@echo "make lint     check style and formatting"
+	@echo "make clean    remove the virtual environment and caches; data sets and results stay"
 	@echo "PYTHON=python3.12 after any of them names the Python to use, 3.10 to 3.13."
 
 demo: .venv/installed
@@ -22,6 +23,9 @@ demo: .venv/installed
 # Each process holds a TensorFlow: more than a few do not pay.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+networks: .venv/installed-dev
+	$(BIN)/python networks/make.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

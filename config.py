@@ -2,7 +2,7 @@
 
     python config.py train --noise gaussian --train-tfrecords datasets/imagenet_val_raw.tfrecords
     python config.py validate --dataset-dir kodak --network-snapshot results/00000-.../network_final.pickle
-    python config.py infer-image --image noisy.png --out denoised.png --network-snapshot network_final.pickle
+    python config.py infer-image --image noisy.png --out denoised.png
     python config.py export --network-snapshot network_final.pickle --out denoiser
     python config.py preview --noise text --image photo.jpg
     python config.py compare --image photo.jpg --out compared.png text=results/00000-.../network_final.pickle
@@ -20,6 +20,7 @@ from dnnlib.command_line import (
     Parser,
     call,
     decay,
+    find_network,
     finite_number,
     flag,
     memory_size,
@@ -101,6 +102,8 @@ PRESETS = EasyDict(
 
 LONG_TRAIN = EasyDict(iteration_count=500_000, eval_interval=5_000, ramp_down_part=0.5)  # The published networks.
 
+NETWORK = "networks/{noise}-n2n.pickle"  # Used where --network-snapshot names none; of the program's folder.
+
 VALIDATE = EasyDict(
     dataset_dir="kodak",
     reference_dir=None,  # With noise "none": clean images or second shots of those of dataset_dir.
@@ -109,6 +112,7 @@ VALIDATE = EasyDict(
 )
 
 INFER = EasyDict(
+    noise="gaussian",
     max_memory="4GiB",  # Of the whole process; larger images are denoised in tiles, with the same result.
     float_range=(0.0, 1.0),  # Floating-point samples that are black and white; others may lie beyond.
 )
@@ -179,7 +183,7 @@ def _parser():
         "--dataset-dir", default=VALIDATE.dataset_dir, metavar="DIR", help="folder of clean images, or name of a set"
     )
     _reference_option(option, VALIDATE)
-    option("--network-snapshot", required=True, metavar="FILE", help="the network")
+    _network_option(option)
     option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
     option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
 
@@ -192,7 +196,8 @@ def _parser():
         metavar="FILE|DIR",
         help="denoised image, its suffix names the format; of several images, a folder for files of the same names",
     )
-    option("--network-snapshot", required=True, metavar="FILE", help="the network")
+    _network_option(option)
+    option("--noise", default=INFER.noise, choices=_ADDED, help="kind of noise: picks the network if none is named")
     option("--max-memory", default=INFER.max_memory, type=memory_size, metavar="SIZE", help="such as 4GiB or 512MiB")
     option(
         "--float-range",
@@ -234,6 +239,14 @@ def _noise_and_file(text):
     return noise, path
 
 
+def _network_option(option):
+    option("--network-snapshot", metavar="FILE", help=f"the network; None: {NETWORK.format(noise='NOISE')}")
+
+
+def _find_network(args):
+    return find_network(args.network_snapshot, NETWORK.format(noise=args.noise))
+
+
 def _reference_option(option, defaults):
     help_text = "with --noise none: folder of clean images, or of second shots, under the same names"
     option("--reference-dir", default=defaults.reference_dir, metavar="DIR", help=help_text)
@@ -263,7 +276,7 @@ def _train(args):
 
 def _validate(args):
     settings = EasyDict(
-        network_snapshot=args.network_snapshot,
+        network_snapshot=_find_network(args),
         dataset_dir=VALIDATION_SETS.get(args.dataset_dir, args.dataset_dir),
         reference_dir=args.reference_dir,
         noise=args.noise,
@@ -278,12 +291,12 @@ def _validate(args):
 
 
 def _infer_image(args):
-    names = ["image", "out", "network_snapshot", "max_memory", "float_range", "compare", "noise_level"]
-    settings = EasyDict({name: args[name] for name in [*names, "num_gpus", "precision"]})
+    names = ["image", "out", "max_memory", "float_range", "compare", "noise_level", "num_gpus", "precision"]
+    settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
     black, white = settings.float_range
     if black >= white:
         raise dnnlib.UserError(f"--float-range {black:g} {white:g}: the first has to be less than the second")
-    needs = [args.network_snapshot] if glob.has_magic(args.image) else [args.image, args.network_snapshot]
+    needs = [settings.network_snapshot] + ([] if glob.has_magic(args.image) else [args.image])
     call(args, "inference.infer_images", settings, dict.fromkeys(needs, ""))
 
 

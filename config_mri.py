@@ -14,6 +14,7 @@ from dnnlib import EasyDict
 from dnnlib.command_line import (
     Parser,
     call,
+    find_network,
     flag,
     nonnegative_int,
     positive_int,
@@ -69,6 +70,8 @@ TRAIN = EasyDict(
     snapshot_interval=10,  # Epochs between snapshots.
 )
 
+NETWORK = "networks/mri-n2n.pickle"  # Validated where --network-snapshot names none; of the program's folder.
+
 SEED = 1000  # Of the initial weights, the order of slices, translations and undersampling.
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ def _parser():
     parser.training_options(train, SUBMIT)
 
     validate = parser.command("validate", "measure a network on the validation set")
-    validate.add_argument("--network-snapshot", required=True, metavar="FILE", help="the network")
+    validate.add_argument("--network-snapshot", metavar="FILE", help=f"the network; None: {NETWORK}")
 
     parser.export_command()
     return parser
@@ -142,9 +145,10 @@ def _train(args):
 
 
 def _validate(args):
-    settings = EasyDict(network_snapshot=args.network_snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
+    snapshot = find_network(args.network_snapshot, NETWORK)
+    settings = EasyDict(network_snapshot=snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
     settings.update(_common_settings(args))
-    needs = {args.network_snapshot: ""} | _needs(args, args.valid_set)
+    needs = {snapshot: ""} | _needs(args, args.valid_set)
     submit(args, DESC, "-validate", "validation_mri.validate", settings, needs)
 
 

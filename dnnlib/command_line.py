@@ -6,7 +6,7 @@ import os
 import pkgutil
 import sys
 
-from .submission import SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .submission import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
 from .submission.workers import Workers
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
@@ -205,6 +205,17 @@ def resume(args, function, may_change):
     _check_split(args, recorded.get("minibatch_size"))
     _become_worker(args)
     resume_run(args.resume, changes, **where)
+
+
+def find_network(path, default):
+    """`path`, or for None `default`, a file in the program's folder, and says so. UserError if it is missing."""
+    if path is not None:
+        return path
+    found = os.path.join(SOURCE_ROOT, *default.split("/"))
+    if not os.path.exists(found):
+        raise UserError(f"{default}: there is no such network; name one by --network-snapshot")
+    print(f"Network: {default}, as --network-snapshot names no other.")
+    return found
 
 
 def check_exist(needs):

@@ -89,7 +89,7 @@ def test_mri_options(command):
         ["config.py", "compare", "--image", "a.png", "--out", "b.png", "none=c.pickle"],
         ["config.py", "preview", "--image", "a.png", "--noise", "none"],
         ["config.py", "trian"],
-        ["config.py", "validate"],
+        ["config.py", "infer-image"],
         ["config_mri.py", "--p-at-edge", "0"],
         ["config_mri.py", "--num-epochs", "two"],
     ],
