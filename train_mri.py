@@ -119,6 +119,7 @@ def train(
                 print("Resetting random seed and saving a bunch of example images.")
                 save_examples(ctx, model, valid_data, settings, seed)
                 reporter.summary.close()
+                print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 
 class _Reporter:

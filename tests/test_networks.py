@@ -1,0 +1,78 @@
+"""The trained networks: made by one command, described by what was measured, found by the programs."""
+
+import glob
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from test_train_mri import write_set
+
+import config
+
+
+@pytest.fixture
+def checkout(tmp_path, photos, training_file):
+    """A copy of the program without networks, with data sets of its own."""
+    folder = tmp_path / "noise2noise"
+    folder.mkdir()
+    for path in glob.glob(os.path.join(ROOT, "*.py")):
+        shutil.copy(path, folder)
+    for name in ("dnnlib", "benchmarks"):
+        shutil.copytree(os.path.join(ROOT, name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "networks").mkdir()
+    shutil.copy(os.path.join(ROOT, "networks", "make.py"), folder / "networks")
+    (folder / "datasets").mkdir()
+    shutil.copy(training_file, folder / "datasets" / "photos.tfrecords")
+    for name in ("held_out", "kodak", "BSDS300/images/test"):
+        shutil.copytree(photos, folder / "datasets" / name)
+    write_set(str(folder / "datasets" / "ixi_train.pkl"), 4, seed=0)
+    write_set(str(folder / "datasets" / "ixi_valid.pkl"), 1, seed=10)
+    return folder
+
+
+def run(checkout, *words):
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_networks_are_made_described_and_found(checkout):
+    run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
+    card = (checkout / "networks" / "gaussian-n2n.md").read_text()
+    restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python (config.py validate .*)` \|$", card, re.M)
+    assert "| 1 iterations, 16 at a time |" in card and "--length" not in card and "--iterations 1`" in card
+    assert (checkout / "networks" / "gaussian-n2n.png").exists()
+
+    out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
+    assert out.startswith("Network: networks/gaussian-n2n.pickle") and f"Average PSNR: {restored[1]}\n" in out
+    assert f"Average PSNR: {restored[1]}\n" in run(checkout, *restored[2].split())
+    assert run(checkout, "networks/make.py", "gaussian-n2n") == "networks/gaussian-n2n.pickle is there already.\n"
+
+
+def test_the_network_for_mri_is_made_and_found(checkout):
+    run(checkout, "networks/make.py", "mri-n2n", "--length", "1")
+    card = (checkout / "networks" / "mri-n2n.md").read_text()
+    restored = re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| ([\d.]+) dB \|", card, re.M)
+    out = run(checkout, "config_mri.py", "validate")
+    assert f"test_db_clamped={float(restored[1]):.1f}" in out
+
+
+def test_without_a_network_one_has_to_be_named(command, photos):
+    done = command("config.py", "validate", "--noise", "impulse", "--dataset-dir", photos)
+    assert done.returncode == 1
+    assert (
+        done.stderr == "error: networks/impulse-n2n.pickle: there is no such network; name one by --network-snapshot\n"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(glob.glob(os.path.join(ROOT, "networks", "*.pickle"))))
+def test_cards_are_those_of_the_networks(path):
+    with open(path, "rb") as f:
+        digest = hashlib.sha256(f.read()).hexdigest()
+    with open(path.replace(".pickle", ".md"), encoding="utf-8") as f:
+        assert f"sha256 `{digest}`" in f.read()
