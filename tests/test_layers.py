@@ -35,6 +35,15 @@ def assert_same(fast, plain, tolerance=2e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
+def test_the_skip_waits_for_what_it_is_added_to():
+    """So that its sum, of the largest tensors, is not held in memory while all layers in between are computed."""
+    with tf.Graph().as_default() as graph:
+        x, skip = (tf.placeholder(tf.float32, [1, n, n, 8]) for n in (4, 8))
+        layers.upsampled_conv2d(x, skip, tf.zeros([3, 3, 16, 8]), tf.zeros([8]))
+        (of_skip,) = (op for op in graph.get_operations() if op.type == "Conv2D" and op.inputs[0] is skip)
+        assert [op.type for op in of_skip.control_inputs] == ["EnsureShape"]  # The other summand.
+
+
 @pytest.mark.parametrize("by_products", [False, True])
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("size", SIZES)

@@ -45,7 +45,8 @@ def upsampled_conv2d(x, skip, kernel, bias):
     up = tf.nn.depth_to_space(_bias_add(_conv(x, tf.cast(sums, x.dtype), "VALID"), tf.tile(bias, [4])), 2)
     up = tf.slice(up, [0, 1, 1, 0], tf.concat([tf.shape(skip)[:3], [channels]], axis=0))
     up = tf.ensure_shape(up, [*skip.shape[:3], channels])
-    return up + _conv(skip, tf.cast(kernel_skip, x.dtype), "SAME")
+    with tf.control_dependencies([up]):  # Else TensorFlow may do this first, and keep it while it does all below.
+        return up + _conv(skip, tf.cast(kernel_skip, x.dtype), "SAME")
 
 
 def leaky_relu(x, slope):
