@@ -44,13 +44,12 @@ def run(checkout, *words):
 def test_networks_are_made_described_and_found(checkout):
     run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
-    restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python (config.py validate .*)` \|$", card, re.M)
+    restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)
     assert "| 1 iterations, 16 at a time |" in card and "--length" not in card and "--iterations 1`" in card
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
     out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
     assert out.startswith("Network: networks/gaussian-n2n.pickle") and f"Average PSNR: {restored[1]}\n" in out
-    assert f"Average PSNR: {restored[1]}\n" in run(checkout, *restored[2].split())
     assert run(checkout, "networks/make.py", "gaussian-n2n") == "networks/gaussian-n2n.pickle is there already.\n"
 
 

@@ -123,7 +123,7 @@ def test_settings_come_from_the_run(tmp_path, options, given, message):
 
 
 def test_mri_runs_resume_within_an_epoch(tmp_path):
-    write_set(str(tmp_path / "ixi_train.pkl"), 6, seed=0)
+    write_set(str(tmp_path / "ixi_train.pkl"), 4, seed=0)
     write_set(str(tmp_path / "ixi_valid.pkl"), 1, seed=10)
     options = ["--data-dir", ".", "--num-epochs", 2, "--minibatch-size", 1, "--checkpoint-minutes", 0.001]
     process = train(tmp_path, *options, script="config_mri.py")
