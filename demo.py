@@ -7,9 +7,7 @@ side by side. The training images are synthetic and the photographs come with sc
 """
 
 import os
-import shlex
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,6 +18,7 @@ import corruption
 import dnnlib
 import images
 import metrics
+from dnnlib.util import run_script
 
 TRAINING_FILE = "datasets/demo.tfrecords"
 PHOTO_DIR = "datasets/demo"  # The clean photographs: training validates on them, and is never shown them otherwise.
@@ -43,9 +42,9 @@ def main():
     if os.path.exists(TRAINING_FILE):
         print(f"{TRAINING_FILE} is there already.")
     else:
-        _run("dataset_tool_tf.py", *DATA, "--out", TRAINING_FILE, quiet=True)
+        run_script("dataset_tool_tf.py", *DATA, "--out", TRAINING_FILE, stdout=subprocess.DEVNULL)
     data = ["--train-tfrecords", TRAINING_FILE, "--validation-dir", PHOTO_DIR]
-    _run("config.py", "train", "--desc", "demo", "--noise", "gaussian", "--noise2noise", *data, *TRAIN.split())
+    run_script("config.py", "train", "--desc", "demo", "--noise", "gaussian", "--noise2noise", *data, *TRAIN.split())
     run_dir = _newest_run()
 
     rows = []
@@ -53,7 +52,7 @@ def main():
         noisy, denoised = (os.path.join(WORK_DIR, kind + "_" + name) for kind in ("noisy", "denoised"))
         images.save_uint8(noisy, _add_noise(clean, name))
         snapshot = os.path.join(run_dir, "network_final.pickle")
-        _run("config.py", "infer-image", "--image", noisy, "--out", denoised, "--network-snapshot", snapshot)
+        run_script("config.py", "infer-image", "--image", noisy, "--out", denoised, "--network-snapshot", snapshot)
         rows.append((images.read_rgb(noisy), images.read_rgb(denoised), clean))
     images.save(PICTURE, compose(rows))
 
@@ -96,14 +95,6 @@ def _newest_run():
     """The run directory with the largest number: that of the training that has just finished."""
     runs = [name for name in os.listdir("results") if name.endswith(f"-{config.DESC}-demo-n2n")]
     return os.path.join("results", max(runs, key=lambda name: int(name.split("-")[0])))
-
-
-def _run(*command, quiet=False):
-    """Runs a script of the project; ends the program with its exit status if it fails."""
-    print(f"\n$ python {shlex.join(command)}" + (" > /dev/null" if quiet else ""), flush=True)
-    status = subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL if quiet else None).returncode
-    if status:
-        sys.exit(status if status > 0 else 128 - status)  # As a shell has it where a signal ended the command.
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -148,6 +150,19 @@ def progress(iterable=None, **kwargs):
 
     kwargs.setdefault("dynamic_ncols", True)
     return tqdm(iterable, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), **kwargs)
+
+
+def run_script(*words, stdout=None):
+    """Runs a Python script with its arguments, the command printed first; ends the program with its status if it fails.
+
+    stdout: as of `subprocess.run`. With PIPE, returns what the script printed, which is printed here too.
+    """
+    print(f"\n$ python {shlex.join(words)}" + (" > /dev/null" if stdout == subprocess.DEVNULL else ""), flush=True)
+    done = subprocess.run([sys.executable, *words], stdout=stdout, text=True)
+    print(done.stdout or "", end="", flush=True)
+    if done.returncode:  # As a shell has it where a signal ended the script.
+        sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+    return done.stdout
 
 
 def printable(text, length=120):

@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import config
 import dnnlib
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
+from dnnlib.util import run_script
 
 RUNS = "results/networks"
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
@@ -95,26 +96,28 @@ def make(name, recipe, length=None):
     if os.path.exists(snapshot):
         print(f"{snapshot} is there already.")
         return
-    given = [recipe.length, length] if length else []
+    length = [recipe.length, length] if length else []
     run_dir = _find_run(name)
     if run_dir is None:
-        _run(*recipe.train, *given, "--desc", name, "--run-dir-root", RUNS)
+        run_script(*recipe.train, *length, "--desc", name, "--run-dir-root", RUNS)
         run_dir = _find_run(name)
     elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
-        _run(*recipe.train[:2], "--resume", run_dir, *given)
+        run_script(*recipe.train[:2], "--resume", run_dir, *length)
     final = os.path.join(run_dir, recipe.final)
-    _run(
+    run_script(
         *("benchmarks/plot_runs.py", run_dir, "--tags", *recipe.curves),
         *("--labels", name, "--out", f"networks/{name}.png"),
     )
     measured = {
-        label: _run(*words, "--network-snapshot", final, "--run-dir-root", RUNS, "--desc", "measured", keep=True)
+        label: run_script(
+            *words, "--network-snapshot", final, "--run-dir-root", RUNS, "--desc", "measured", stdout=subprocess.PIPE
+        )
         for label, words in recipe.validate.items()
     }
     with open(final, "rb") as f:
         content = f.read()
     with dnnlib.open_atomic(f"networks/{name}.md") as f:
-        f.write(card(name, recipe, recipe.train + given, run_dir, hashlib.sha256(content).hexdigest(), measured))
+        f.write(card(name, recipe, recipe.train + length, run_dir, hashlib.sha256(content).hexdigest(), measured))
     with dnnlib.open_atomic(snapshot, "wb") as f:
         f.write(content)
     print(f"Made {snapshot} and its card.")
@@ -122,7 +125,8 @@ def make(name, recipe, length=None):
 
 def card(name, recipe, train, run_dir, digest, measured):
     """The card of a network, in Markdown. measured: {what it was measured on: output of the command}."""
-    run, settings = load_submit_config(run_dir), dnnlib.EasyDict(load_submit_config(run_dir).run_func_kwargs)
+    run = load_submit_config(run_dir)
+    settings = run.run_func_kwargs
     with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
         log = f.read()
     precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
@@ -159,17 +163,6 @@ def _find_run(name):
     """The last run directory of that name, or None."""
     found = sorted(glob.glob(f"{RUNS}/[0-9]*-{name}-*"))
     return found[-1] if found else None
-
-
-def _run(*words, keep=False):
-    """Runs a script of the project; returns its output if it is to be kept. Ends the program if it fails."""
-    print(f"\n$ python {shlex.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE if keep else None, text=True)
-    if keep:
-        print(done.stdout, end="", flush=True)
-    if done.returncode:
-        sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
-    return done.stdout
 
 
 if __name__ == "__main__":
