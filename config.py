@@ -75,6 +75,7 @@ TRAIN = EasyDict(
     iteration_count=300_000,
     eval_interval=1_000,  # Iterations between evaluations.
     minibatch_size=4,  # Crops per iteration.
+    microbatches=1,  # Parts of a minibatch, at least, that are computed one by one: less memory, the same gradients.
     crop_size=256,  # Side of the square crops, a multiple of 32.
     turn=False,  # Whether crops are turned and mirrored at random; those of noisy shots always are.
     learning_rate=3e-4,
@@ -166,6 +167,7 @@ def _parser():
     option("--iterations", dest="iteration_count", help="length of the run", **given)
     option("--eval-interval", help="iterations between evaluations", **given)
     option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
+    option("--microbatches", default=TRAIN.microbatches, type=positive_int, metavar="N", help="parts, one by one")
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--turn", type=flag, nargs="?", const=True, default=TRAIN.turn, help="turn and mirror crops at random")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")

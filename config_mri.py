@@ -54,6 +54,7 @@ POST_OP = "fspec"  # Measured frequencies replace those of the network's output;
 TRAIN = EasyDict(
     num_epochs=300,
     minibatch_size=16,
+    microbatches=1,  # Parts of a minibatch, at least, that are computed one by one: less memory, the same gradients.
     schedule_settings=EasyDict(
         learning_rate=0.001,
         beta1=0.9,
@@ -100,6 +101,7 @@ def _parser():
     option("--train-set", default=DATA.train_set, metavar="FILE", help="training set, in the same folder")
     option("--num-epochs", default=TRAIN.num_epochs, type=positive_int, metavar="N")
     option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N")
+    option("--microbatches", default=TRAIN.microbatches, type=positive_int, metavar="N", help="parts, one by one")
     option(
         "--learning-rate", default=schedule.learning_rate, type=positive_number, metavar="RATE", help="at its highest"
     )

@@ -9,7 +9,7 @@ import dataset
 import dnnlib
 import images
 from dnnlib import tflib
-from dnnlib.submission import newest_checkpoint
+from dnnlib.submission import newest_checkpoint, split_minibatch
 from dnnlib.tflib import tf
 from network import create_autoencoder
 from validation import ValidationSet
@@ -38,6 +38,7 @@ def train(
     iteration_count,
     eval_interval,
     minibatch_size,
+    microbatches,
     crop_size,
     turn,
     learning_rate,
@@ -58,7 +59,8 @@ def train(
     shots = isinstance(noise, corruption.Recorded)
     data = dataset.TrainingData(train_tfrecords, crop_size, seed, pairs=shots, turned=turn or shots)
     print(f"Training on {data.describe()} of {train_tfrecords}.")
-    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size, cluster.count)
+    devices = tflib.pick_devices(submit_config.num_gpus)
+    parts = split_minibatch(minibatch_size, cluster.count, len(devices), microbatches)
     dtype = tflib.pick_dtype(precision)
     paths = ("train_tfrecords", "validation_dir", "reference_dir")  # May be others in each worker.
     checks = {"data": data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
@@ -79,6 +81,7 @@ def train(
             lambda x, y, w: tf.reduce_mean(w * loss_of(network.get_output_for(x) - y, progress)),
             [noisy, target, weight],
             devices,
+            parts,
             cluster,
         )
         result = network

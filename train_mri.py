@@ -9,7 +9,7 @@ import dataset_mri
 import dnnlib
 import images
 from dnnlib import tflib
-from dnnlib.submission import newest_checkpoint
+from dnnlib.submission import newest_checkpoint, split_minibatch
 from dnnlib.tflib import tf
 from validation_mri import Model, save_examples
 
@@ -40,6 +40,7 @@ def train(
     valid_set,
     num_epochs,
     minibatch_size,
+    microbatches,
     schedule_settings,
     adam,
     corruption,
@@ -62,7 +63,8 @@ def train(
     settings = dataset_mri.Settings(undersampling, corrupt_targets, augment_translation)
     print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
-    devices = tflib.pick_devices(submit_config.num_gpus, minibatch_size, cluster.count)
+    devices = tflib.pick_devices(submit_config.num_gpus)
+    parts = split_minibatch(minibatch_size, cluster.count, len(devices), microbatches)
     dtype = tflib.pick_dtype(precision)
     steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
     iteration_count = num_epochs * steps
@@ -82,7 +84,7 @@ def train(
         rate = tf.placeholder(tf.float32, [])
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
         optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
-        step = optimizer.minimize(model.loss, elements, devices, cluster)
+        step = optimizer.minimize(model.loss, elements, devices, parts, cluster)
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])

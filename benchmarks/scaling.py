@@ -45,7 +45,7 @@ def step_seconds(minibatch_size, crop_size, steps):
         x = tf.Variable(np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32), trainable=False)
         optimizer = tflib.Optimizer(1e-4, beta1=0.9, beta2=0.99, epsilon=1e-8)
         loss, update, _ = optimizer.minimize(
-            lambda x: tf.reduce_mean(tf.square(net.get_output_for(x))), [x], ["/cpu:0"], cluster
+            lambda x: tf.reduce_mean(tf.square(net.get_output_for(x))), [x], ["/cpu:0"], cluster=cluster
         )
         session.run(tf.global_variables_initializer())
         with cluster.running():

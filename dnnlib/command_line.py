@@ -7,7 +7,7 @@ import pkgutil
 import sys
 
 from .submission import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
-from .submission.workers import Workers
+from .submission.workers import Workers, split_minibatch
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
 
@@ -133,7 +133,7 @@ def submit(args, name, suffix, function, settings, needs):
     if args.dry_run:
         print("\n".join(format_settings(submit_config) + format_settings(settings)))
         return
-    _check_split(args, settings.get("minibatch_size"))
+    _check_split(args, settings)
     if Workers.from_environment().first:  # The others need less, and say what.
         check_exist(needs)
     _become_worker(args)
@@ -155,13 +155,12 @@ def _of_this_start(args):
     return where
 
 
-def _check_split(args, minibatch_size):
+def _check_split(args, settings):
     """UserError before anything is made, if a minibatch cannot be split evenly over the workers."""
-    if "submit" in args and minibatch_size:
+    if "submit" in args and "minibatch_size" in settings:
         named = len(args.workers.split(",")) if args.workers else Workers.from_environment().count
         count = args.nodes if args.submit == "slurm" else args.local_workers or named
-        if minibatch_size % count:
-            raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {count} workers")
+        split_minibatch(settings["minibatch_size"], count, microbatches=settings["microbatches"])
 
 
 def _become_worker(args):
@@ -202,7 +201,7 @@ def resume(args, function, may_change):
         print("\n".join(format_settings(recorded | changes)))
         return
     where = _of_this_start(args)
-    _check_split(args, recorded.get("minibatch_size"))
+    _check_split(args, recorded)
     _become_worker(args)
     resume_run(args.resume, changes, **where)
 

@@ -49,17 +49,22 @@ def assert_same(one, two, losses, name):
         np.testing.assert_allclose(two[variable], value, rtol=0, atol=1e-4 * np.abs(value).max() + 1e-7, err_msg=name)
 
 
-def test_two_workers_are_the_same_run_as_one(tmp_path, options):
+def test_two_workers_are_the_same_run_as_one(tmp_path, options, monkeypatch):
     # Adam takes rounding for signal where gradients are near 0; with small steps it stays small.
     options += ["--iterations", 6, "--eval-interval", 1, "--learning-rate", 1e-6]
     finish(train(tmp_path, *options), tmp_path)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    options += ["--microbatches", 2]
     finish(train(tmp_path, *options, "--local-workers", 2), tmp_path)
-    runs = [tmp_path / "results" / f"0000{i}-autoencoder-n2n" for i in (0, 1)]
-    a, b = (tflib.load_snapshot(str(run / "network_final.pickle")).variables for run in runs)
-    assert_same(a, b, runs, "network_final.pickle")
+    finish(train(tmp_path, *options), tmp_path)
+    runs = [tmp_path / "results" / f"0000{i}-autoencoder-n2n" for i in (0, 1, 2)]
+    a, b, c = (tflib.load_snapshot(str(run / "network_final.pickle")).variables for run in runs)
+    assert_same(a, b, runs[:2], "network_final.pickle")
+    for name, value in b.items():  # The same parts by as many threads.
+        np.testing.assert_array_equal(value, c[name], err_msg=name)
     log = (runs[1] / "log.txt").read_text()
     assert "Sharing the work with 1 more worker" in log and log.count("iter 3 ") == 1
-    assert len(os.listdir(tmp_path / "results")) == 2  # The second worker has made no directory.
+    assert len(os.listdir(tmp_path / "results")) == 3  # The second worker has made no directory.
 
 
 def test_two_mri_workers_are_the_same_run_as_one(tmp_path):
@@ -137,6 +142,7 @@ TWO = {"cluster": {"worker": ["127.0.0.1:2222", "127.0.0.1:2223"]}, "task": {"ty
         (TWO, ["--local-workers", 2], "TF_CONFIG and --local-workers both say who the workers are"),
         (TWO, ["--minibatch-size", 3], "--minibatch-size 3 cannot be split evenly over 2 workers"),
         (None, ["--local-workers", 3], "--minibatch-size 4 cannot be split evenly over 3 workers"),
+        (TWO, ["--microbatches", 5], "--minibatch-size 4 cannot be split evenly into 6 --microbatches"),
         ({"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}, [], "TF_CONFIG: does not name this worker"),
         ("[", [], "TF_CONFIG: does not name this worker in the form"),
         (TWO, ["--submit", "slurm"], "--submit slurm: its workers are tasks of the job, one for each of --nodes"),

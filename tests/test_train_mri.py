@@ -126,18 +126,19 @@ def test_load_takes_published_names_and_refuses_other_networks(run, tmp_path, su
                 model.load(path)
 
 
-def test_two_devices_give_the_gradients_of_one():
+def test_two_devices_and_two_parts_give_the_gradients_of_one():
     results = []
-    for devices in (["/cpu:0"], ["/cpu:0", "/cpu:1"]):
+    for devices, parts in ((["/cpu:0"], 1), (["/cpu:0", "/cpu:1"], 1), (["/cpu:0"], 2)):
         with tf.Graph().as_default(), tflib.create_session(num_cpu_devices=2) as session:
             tf.set_random_seed(1)
             net = network.create_autoencoder_mri()
             x = tf.constant(np.random.default_rng(0).uniform(-0.5, 0.5, [2, 255, 255]).astype(np.float32))
             optimizer = tflib.Optimizer(1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
-            step = optimizer.minimize(lambda x: tf.reduce_mean(tf.square(net.get_output_for(x))), [x], devices)  # noqa: B023
+            step = optimizer.minimize(lambda x: tf.reduce_mean(tf.square(net.get_output_for(x))), [x], devices, parts)  # noqa: B023
             session.run(tf.global_variables_initializer())
             loss = session.run(step)[0]
             moments = [optimizer.adam.get_slot(v, "m") for v in net.vars.values()]  # (1 - beta1) times the gradients.
             results.append([loss, *session.run(moments)])
-    for one, two in zip(*results):
-        np.testing.assert_allclose(one, two, rtol=0, atol=1e-3 * np.abs(one).max())
+    for one, two_devices, two_parts in zip(*results):
+        np.testing.assert_allclose(one, two_devices, rtol=0, atol=1e-3 * np.abs(one).max())
+        np.testing.assert_array_equal(two_devices, two_parts)

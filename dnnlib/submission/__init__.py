@@ -3,6 +3,7 @@
 from .resume import newest_checkpoint
 from .run_context import RunContext
 from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .workers import split_minibatch
 
 __all__ = [
     "SOURCE_ROOT",
@@ -12,5 +13,6 @@ __all__ = [
     "load_submit_config",
     "newest_checkpoint",
     "resume_run",
+    "split_minibatch",
     "submit_run",
 ]

@@ -16,22 +16,22 @@ class Optimizer:
     def __init__(self, learning_rate, beta1, beta2, epsilon):
         self.adam = tf.train.AdamOptimizer(learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 
-    def minimize(self, tower_loss, inputs, devices, cluster=None):
+    def minimize(self, tower_loss, inputs, devices, parts=1, cluster=None):
         """Splits the minibatch over the devices and averages their gradients, with those of the other workers.
 
         tower_loss: function of a tuple of tensors (a part of each of `inputs`) -> scalar loss, the mean over the part.
-        inputs: tensors [N, ...], N divisible by the number of devices; this worker's part of the minibatch.
+        inputs: tensors [N, ...], N divisible by devices times parts; this worker's share of the minibatch.
+        parts: of the share of a device, computed one after the other, in the memory of one. Two parts give what two
+            devices or workers of as many threads do, to the bit.
         cluster: the workers, all of which run the step at once; None: this one only. They agree in it on stopping.
         Returns (loss, update operation, 1.0 where the update was passed over because a gradient was not finite), for
         all workers the same, to the bit.
         """
-        parts = list(zip(*(tf.split(x, len(devices)) for x in inputs)))
         stop = [cluster.stop_asked()] if cluster and cluster.count > 1 else []
         towers = []
-        for device, part in zip(devices, parts):
+        for device, share in zip(devices, _split(inputs, len(devices))):
             with tf.device(device):
-                loss = tower_loss(*part)
-                gradients, variables = zip(*self.adam.compute_gradients(loss))
+                loss, gradients, variables = self._accumulate(tower_loss, _split(share, parts))
                 towers.append([loss, *stop, *gradients[::-1]])  # In the order of their making.
         with tf.name_scope("average"):
             loss, *averages = _average(towers, devices, cluster)
@@ -44,6 +44,19 @@ class Optimizer:
         averaged = list(zip(gradients, variables))
         update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
         return loss, update, 1 - tf.cast(finite, tf.float32)
+
+    def _accumulate(self, tower_loss, parts):
+        """(loss, gradients, variables): the means over the parts, each computed after the one before."""
+        total = []
+        for part in parts:
+            with tf.control_dependencies(total):
+                loss = tower_loss(*map(tf.identity, part))
+            gradients, variables = zip(*self.adam.compute_gradients(loss))
+            values = [loss, *gradients]
+            total = [a + b for a, b in zip(total, values)] if total else values
+        if len(parts) > 1:
+            total = [x / len(parts) for x in total]
+        return total[0], total[1:], variables
 
 
 class SkippedUpdates:
@@ -61,6 +74,11 @@ class SkippedUpdates:
                 f"iteration {iteration}: {self.in_a_row} updates in a row were not finite (loss {loss}): training has "
                 f"diverged, or the data are broken; try a --learning-rate below {learning_rate:g}"
             )
+
+
+def _split(inputs, count):
+    """`count` tuples of equal parts of each of the tensors."""
+    return list(zip(*(tf.split(x, count) for x in inputs)))
 
 
 def _average(towers, devices, cluster):

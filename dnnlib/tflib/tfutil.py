@@ -53,23 +53,17 @@ def session_config(**config):
     return proto
 
 
-def pick_devices(num_gpus, minibatch_size=None, workers=1):
+def pick_devices(num_gpus):
     """Names of the devices to compute on: `num_gpus` GPUs, or the CPU where there are none. Says which in one line.
 
-    UserError if there are GPUs, but fewer than asked for, or a minibatch cannot be split evenly over the workers and
-    the devices of each.
+    UserError if there are GPUs, but fewer than asked for.
     """
-    if minibatch_size and minibatch_size % workers:
-        raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {workers} workers")
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus or not num_gpus:
         print(f"Computing on the CPU ({cpu_count()} cores).")
         return ["/cpu:0"]
     if num_gpus > len(gpus):
         raise UserError(f"--num-gpus {num_gpus}: there are only {len(gpus)}")
-    if minibatch_size and minibatch_size % (workers * num_gpus):
-        of = f" of each of {workers} workers" if workers > 1 else ""
-        raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {num_gpus} GPUs{of}")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus[:num_gpus]]
     print(f"Computing on {num_gpus} of {len(gpus)} GPUs: {', '.join(names)}.")
     return [f"/gpu:{i}" for i in range(num_gpus)]
