@@ -37,6 +37,7 @@ class Recipe:
     curves: list
     data: str
     limits: str
+    clean_targets: str = ""  # Option of a second training, for comparison in the card.
 
 
 def _photographs(noise, targets, strengths):
@@ -74,6 +75,7 @@ RECIPES["mri-n2n"] = Recipe(
     curves=["test_db_clamped", "Loss"],
     data="400 axial slices of sub-01 to sub-20 of OpenNeuro ds002748 (CC0).",
     limits="Made for T1 slices of 255x255 without skull. Not for diagnosis.",
+    clean_targets="--corrupt-targets=false",
 )
 
 
@@ -97,34 +99,49 @@ def make(name, recipe, length=None):
         print(f"{snapshot} is there already.")
         return
     length = [recipe.length, length] if length else []
-    run_dir = _find_run(name)
-    if run_dir is None:
-        run_script(*recipe.train, *length, "--desc", name, "--run-dir-root", RUNS)
-        run_dir = _find_run(name)
-    elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
-        run_script(*recipe.train[:2], "--resume", run_dir, *length)
-    final = os.path.join(run_dir, recipe.final)
+    train = recipe.train + length
+    runs = {name: _train(name, train, length)}
+    if recipe.clean_targets:
+        rival = name.replace("n2n", "n2c")
+        runs[rival] = _train(rival, [*train, recipe.clean_targets], length)
     run_script(
-        *("benchmarks/plot_runs.py", run_dir, "--tags", *recipe.curves),
-        *("--labels", name, "--out", f"networks/{name}.png"),
+        *("benchmarks/plot_runs.py", *runs.values(), "--tags", *recipe.curves),
+        *("--labels", *runs, "--out", f"networks/{name}.png"),
     )
-    measured = {
-        label: run_script(
-            *words, "--network-snapshot", final, "--run-dir-root", RUNS, "--desc", "measured", stdout=subprocess.PIPE
-        )
-        for label, words in recipe.validate.items()
-    }
+    measured = []
+    for label, words in recipe.validate.items():
+        for run, run_dir in runs.items():
+            command = shlex.join([*words, "--network-snapshot", snapshot])
+            how = f"`python {command}`" if run == name else f"{run}, trained with `{recipe.clean_targets}`, not kept"
+            measured.append((label, *_measure(words, os.path.join(run_dir, recipe.final)), how))
+    final = os.path.join(runs[name], recipe.final)
     with open(final, "rb") as f:
         content = f.read()
     with dnnlib.open_atomic(f"networks/{name}.md") as f:
-        f.write(card(name, recipe, recipe.train + length, run_dir, hashlib.sha256(content).hexdigest(), measured))
+        f.write(card(name, recipe, train, runs[name], hashlib.sha256(content).hexdigest(), measured))
     with dnnlib.open_atomic(snapshot, "wb") as f:
         f.write(content)
     print(f"Made {snapshot} and its card.")
 
 
+def _train(name, train, length):
+    """Trains by the command `train`, or goes on, or does nothing if that was done. Returns the run directory."""
+    run_dir = _find_run(name)
+    if run_dir is None:
+        run_script(*train, "--desc", name, "--run-dir-root", RUNS)
+    elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
+        run_script(*train[:2], "--resume", run_dir, *length)
+    return _find_run(name)
+
+
+def _measure(words, snapshot):
+    """PSNR in dB (corrupted, restored) by the command `words`."""
+    words = [*words, "--network-snapshot", snapshot, "--run-dir-root", RUNS, "--desc", "measured"]
+    return decibels(run_script(*words, stdout=subprocess.PIPE))
+
+
 def card(name, recipe, train, run_dir, digest, measured):
-    """The card of a network, in Markdown. measured: {what it was measured on: output of the command}."""
+    """The card of a network, in Markdown. measured: (what on, PSNR corrupted and restored, how) of each measurement."""
     run = load_submit_config(run_dir)
     settings = run.run_func_kwargs
     with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
@@ -142,10 +159,8 @@ def card(name, recipe, train, run_dir, digest, measured):
     ]
     lines = [f"# {name}: {recipe.title}", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
     lines += ["| measured on | corrupted | restored | by |", "| --- | --- | --- | --- |"]
-    for label, output in measured.items():
-        before, after = decibels(output)
-        command = shlex.join([*recipe.validate[label], "--network-snapshot", f"networks/{name}.pickle"])
-        lines.append(f"| {label} | {before:.2f} dB | {after:.2f} dB | `python {command}` |")
+    for label, before, after, how in measured:
+        lines.append(f"| {label} | {before:.2f} dB | {after:.2f} dB | {how} |")
     lines += ["", f"![curves of the training]({name}.png)", "", recipe.limits, ""]
     lines += ["The weights are under the project's licence, [Apache 2.0](../LICENSE); the data: see above.", ""]
     return "\n".join(lines)

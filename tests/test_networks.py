@@ -53,10 +53,11 @@ def test_networks_are_made_described_and_found(checkout):
     assert run(checkout, "networks/make.py", "gaussian-n2n") == "networks/gaussian-n2n.pickle is there already.\n"
 
 
-def test_the_network_for_mri_is_made_and_found(checkout):
+def test_the_network_for_mri_is_made_compared_and_found(checkout):
     run(checkout, "networks/make.py", "mri-n2n", "--length", "1")
     card = (checkout / "networks" / "mri-n2n.md").read_text()
-    restored = re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| ([\d.]+) dB \|", card, re.M)
+    restored = re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| ([\d.]+) dB \| `", card, re.M)
+    assert re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| [\d.]+ dB \| mri-n2c, trained with", card, re.M)
     out = run(checkout, "config_mri.py", "validate")
     assert float(re.search(r"test_db_clamped=([\d.]+)", out)[1]) == pytest.approx(float(restored[1]), abs=0.00501)
 
