@@ -68,7 +68,7 @@ RECIPES = {
 }
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
-    train=["config_mri.py", "train", "--minibatch-size", "4"],
+    train=["config_mri.py", "train", "--minibatch-size", "2"],
     length="--num-epochs",
     validate={"sub-21 to sub-24": ["config_mri.py", "validate"]},
     final="network-final.pkl",
