@@ -29,6 +29,7 @@ def _quiet():
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Notes on CPU instructions and the like.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # By default TensorFlow does without on CPUs that lack AVX-512.
 os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")  # The same seed gives the same run on a GPU too.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keeps it from loading Keras, which nobody needs, for a second.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 with _quiet():
     import tensorflow.compat.v1 as tf
