@@ -194,7 +194,8 @@ class _Reporter:
         return {"average_psnr": f"{psnr:.2f}"}
 
     def _save_preview(self, iteration, index, result):
-        self.summary.add_image(f"Validation/{index}_noisy_denoised_clean", result.side_by_side(), iteration)
+        shown = "noisy_denoised" if result.clean is None else "noisy_denoised_clean"
+        self.summary.add_image(f"Validation/{index}_{shown}", result.side_by_side(), iteration)
         self._save(f"img_{iteration}_val_{index}_pred.png", result.denoised)
         if iteration == 0:
             self._save(f"img_{iteration}_val_{index}_noisy.png", result.noisy)
@@ -208,7 +209,8 @@ class _Reporter:
         rows = [np.concatenate(list(images.to_uint8(x[:4])), axis=2) for x in crops]
         for name, row in zip(("x_aug", "y_pred", "y"), rows):
             self._save(f"img_{iteration}_{name}.png", row)
-        self.summary.add_image("Training/input_output_target_clean", np.concatenate(rows, axis=1), iteration)
+        shown = "input_output_target_clean" if "clean" in batch else "input_output_target"
+        self.summary.add_image(f"Training/{shown}", np.concatenate(rows, axis=1), iteration)
 
     def _save(self, name, pixels):
         images.save_uint8(self.ctx.path(name), pixels)

@@ -172,6 +172,9 @@ def test_noisy_shots_alone_are_enough_to_train(command, noisy_shots, shots_file,
     names = set(os.listdir(tmp_path / "results/00000-autoencoder-n2n"))
     assert {"network_final.pickle", "img_4_val_2_pred.png", "img_0_val_0_noisy.png", "img_4_x_aug.png"} <= names
     assert not {"network_best.pickle", "img_0_val_0_orig.png"} & names
+    events = EventAccumulator(str(tmp_path / "results/00000-autoencoder-n2n"))
+    events.Reload()
+    assert {"Validation/0_noisy_denoised", "Training/input_output_target"} <= set(events.Tags()["images"])
 
 
 def test_single_images_are_no_noisy_shots(command, photos, training_file):
