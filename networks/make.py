@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -114,13 +115,12 @@ def make(name, recipe, length=None):
             command = shlex.join([*words, "--network-snapshot", snapshot])
             how = f"`python {command}`" if run == name else f"{run}, trained with `{recipe.clean_targets}`, not kept"
             measured.append((label, *_measure(words, os.path.join(run_dir, recipe.final)), how))
-    final = os.path.join(runs[name], recipe.final)
-    with open(final, "rb") as f:
-        content = f.read()
-    with dnnlib.open_atomic(f"networks/{name}.md") as f:
-        f.write(card(name, recipe, train, runs[name], hashlib.sha256(content).hexdigest(), measured))
-    with dnnlib.open_atomic(snapshot, "wb") as f:
-        f.write(content)
+    with dnnlib.util.atomic_path(snapshot) as temporary:
+        _copy_weights(os.path.join(runs[name], recipe.final), temporary)
+        with open(temporary, "rb") as f:
+            digest = hashlib.sha256(f.read()).hexdigest()
+        with dnnlib.open_atomic(f"networks/{name}.md") as f:
+            f.write(card(name, recipe, train, runs[name], digest, measured))
     print(f"Made {snapshot} and its card.")
 
 
@@ -138,6 +138,18 @@ def _measure(words, snapshot):
     """PSNR in dB (corrupted, restored) by the command `words`."""
     words = [*words, "--network-snapshot", snapshot, "--run-dir-root", RUNS, "--desc", "measured"]
     return decibels(run_script(*words, stdout=subprocess.PIPE))
+
+
+def _copy_weights(snapshot, path):
+    """Copies a snapshot, those of MRI without the optimizer's variables, two thirds of them."""
+    from dnnlib import tflib
+
+    state = tflib.load_snapshot(snapshot)
+    if "static_kwargs" in state:
+        shutil.copyfile(snapshot, path)
+    else:
+        weights = {name: value for name, value in state.variables.items() if name.endswith(("/W", "/b"))}
+        tflib.save_arrays(weights, path)
 
 
 def card(name, recipe, train, run_dir, digest, measured):
