@@ -88,14 +88,13 @@ TRAIN = EasyDict(
 )
 
 PRESETS = EasyDict(
-    # For a small budget: many small crops, turned at random, a higher rate, an average of the weights.
+    # For a small budget: smaller crops, turned at random, a higher rate, an average of the weights (docs/recipe.md).
     quick=EasyDict(
         iteration_count=60_000,
-        eval_interval=2_000,
-        minibatch_size=16,
-        crop_size=64,
+        eval_interval=1_000,
+        crop_size=128,
         turn=True,
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         ramp_down_part=0.4,
         moving_average=0.999,
     ),

@@ -45,7 +45,7 @@ def test_networks_are_made_described_and_found(checkout):
     run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
     restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)
-    assert "| 1 iterations, 16 at a time |" in card and "--length" not in card and "--iterations 1`" in card
+    assert "| 1 iterations, 4 at a time |" in card and "--length" not in card and "--iterations 1`" in card
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
     out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
