@@ -81,7 +81,7 @@ TRAIN = EasyDict(
     learning_rate=3e-4,
     ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
     adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
-    moving_average=0.0,  # Decay per iteration of an average of the weights, evaluated and saved instead; 0: none.
+    moving_average=0.0,  # Decay per iteration, at most, of an average of the weights that is saved instead; 0: none.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
     checkpoint_minutes=5,  # Minutes between checkpoints, which are made at every evaluation besides.
     seed=1000,  # Of the initial weights, the choice of crops, the noise of training and validation.

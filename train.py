@@ -26,6 +26,14 @@ def learning_rate_at(iteration, iteration_count, ramp_down_part, learning_rate):
     return learning_rate * (0.5 + np.cos(np.pi * t) / 2) ** 2
 
 
+def decay_at(iteration, moving_average):
+    """Decay of the average of the weights: at first less, lest the initial ones weigh for thousands of iterations.
+
+    The rule of TensorFlow's ExponentialMovingAverage: the smaller of the setting and (1 + i) / (10 + i).
+    """
+    return min(moving_average, (1 + iteration) / (10 + iteration))
+
+
 def train(
     submit_config,
     train_tfrecords,
@@ -76,6 +84,7 @@ def train(
         network = create_autoencoder(dtype)
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
         progress = tf.placeholder(tf.float32, [], name="progress")
+        decay = tf.placeholder(tf.float32, [], name="decay")
         optimizer = tflib.Optimizer(rate, **adam)
         loss, update, skipped = optimizer.minimize(
             lambda x, y, w: tf.reduce_mean(w * loss_of(network.get_output_for(x) - y, progress)),
@@ -88,7 +97,7 @@ def train(
         if moving_average:  # Made after the gradients, which are by all variables that there are.
             result = create_autoencoder(dtype, scope="moving_average")
             with tf.control_dependencies([update]):
-                update = result.follow(network, moving_average)
+                update = result.follow(network, decay)
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
@@ -109,7 +118,7 @@ def train(
                 last = i + 1 == iteration_count
                 evaluate = cluster.first and (last or (i + 1) % eval_interval == 0)
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
-                feed = {rate: lr, progress: i / iteration_count}
+                feed = {rate: lr, progress: i / iteration_count, decay: decay_at(i, moving_average)}
                 values, stop = cluster.run_step(step_and_batch if evaluate else step, feed, ctx.stop_reason)
                 reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import config
 from dnnlib import tflib
-from train import learning_rate_at
+from train import decay_at, learning_rate_at
 
 SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop-size", 32]
 
@@ -22,6 +22,11 @@ SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop
 def test_golden_learning_rates():
     for iteration, count, part, base, rate in np.load("tests/golden/schedules.npz")["image_lr"]:
         assert learning_rate_at(iteration, count, part, base) == pytest.approx(rate, rel=1e-12, abs=1e-18)
+
+
+def test_the_average_of_the_weights_soon_forgets_the_initial_ones():
+    assert np.prod([decay_at(i, 0.999) for i in range(100)]) < 1e-9
+    assert decay_at(10**5, 0.999) == 0.999 and decay_at(10**5, 0) == 0
 
 
 @pytest.fixture(scope="module")
