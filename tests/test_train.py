@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import config
 from dnnlib import tflib
+from dnnlib.tflib import tf
 from train import decay_at, learning_rate_at
 
 SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop-size", 32]
@@ -167,6 +168,19 @@ def test_noisy_shots_train_a_network_that_is_compared_with_references(command, n
     names = set(os.listdir(tmp_path / "results/00000-autoencoder-n2n"))
     previews = {f"img_0_val_0_{kind}.png" for kind in ("orig", "noisy", "pred")}
     assert {"network_final.pickle", "network_best.pickle", "img_4_y.png"} | previews <= names
+
+
+def test_the_saved_average_is_near_the_network_from_the_first_iterations_on(command, photos, training_file, tmp_path):
+    words = ["--validation-dir", photos, "--train-tfrecords", training_file, "--moving-average", 0.999]
+    done = command("config.py", "train", *words, *SHORT, "--iterations", 2)
+    assert done.returncode == 0, done.stderr
+    run_dir = tmp_path / "results/00000-autoencoder-n2n"
+    start, end = (tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}")) for step in (0, 2))
+    name = "enc_conv0/weight"
+    initial, trained = (checkpoint.get_tensor(f"autoencoder/{name}") for checkpoint in (start, end))
+    saved = values(run_dir)[name]
+    np.testing.assert_array_equal(saved, end.get_tensor(f"moving_average/{name}"))
+    assert 0 < np.abs(saved - trained).max() < 0.5 * np.abs(initial - trained).max()
 
 
 def test_noisy_shots_alone_are_enough_to_train(command, noisy_shots, shots_file, tmp_path):
