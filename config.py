@@ -71,6 +71,7 @@ TRAIN = EasyDict(
     reference_dir=None,  # With noise "none": clean images or second shots of those of validation_dir; None: no PSNR.
     noise="gaussian",  # A name from NOISE.
     loss=None,  # "l2", "l1" or "annealed" (see corruption.py); None: the one that belongs to the noise.
+    load_network=None,  # A snapshot to start from; None: random weights.
     noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
     iteration_count=300_000,
     eval_interval=1_000,  # Iterations between evaluations.
@@ -155,6 +156,7 @@ def _parser():
     option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
     option("--loss", default=TRAIN.loss, choices=LOSSES, help="loss; None: the one that belongs to the noise")
     option("--noise2noise", type=flag, nargs="?", const=True, default=TRAIN.noise2noise, help="noisy targets")
+    option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
     option("--long-train", type=flag, nargs="?", const=True, default=False, help="the published 500,000 iterations")
     option("--train-tfrecords", default=TRAIN.train_tfrecords, metavar="FILE", help="training images")
     option(
@@ -272,6 +274,8 @@ def _train(args):
         raise dnnlib.UserError("--noise2noise=false takes clean targets, and --noise none has none; leave one out")
     needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
     needs |= _validation_needs(settings, "--validation-dir", settings.validation_dir)
+    if args.load_network:
+        needs[args.load_network] = ""
     submit(args, DESC, "-n2n" if settings.noise2noise else "-n2c", "train.train", settings, needs)
 
 

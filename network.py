@@ -132,11 +132,16 @@ def load_autoencoder(path, dtype=tf.float32):
 
     UserError if the file is anything else.
     """
+    network = create_autoencoder(dtype)
+    load_values(network, path)
+    return network
+
+
+def load_values(network, path):
+    """Gives an RGB network of the default session the values of a snapshot. UserError as from `load_autoencoder`."""
     state = tflib.load_snapshot(path)
     function = state.get("build_func_name", autoencoder.__name__)
     if function != autoencoder.__name__:
         name = dnnlib.util.printable(function)
         raise dnnlib.UserError(f"{path}: a snapshot of '{name}'; only '{autoencoder.__name__}' is known")
-    network = create_autoencoder(dtype)
     network.set_values(state.variables, source=path)
-    return network

@@ -11,7 +11,7 @@ import images
 from dnnlib import tflib
 from dnnlib.submission import newest_checkpoint, split_minibatch
 from dnnlib.tflib import tf
-from network import create_autoencoder
+from network import create_autoencoder, load_values
 from validation import ValidationSet
 
 PREVIEWS = 3  # Validation images saved and shown in TensorBoard at every evaluation.
@@ -42,6 +42,7 @@ def train(
     noise,
     noise_settings,
     loss,
+    load_network,
     noise2noise,
     iteration_count,
     eval_interval,
@@ -70,7 +71,7 @@ def train(
     devices = tflib.pick_devices(submit_config.num_gpus)
     parts = split_minibatch(minibatch_size, cluster.count, len(devices), microbatches)
     dtype = tflib.pick_dtype(precision)
-    paths = ("train_tfrecords", "validation_dir", "reference_dir")  # May be others in each worker.
+    paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")  # May be others in each worker.
     checks = {"data": data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
     start, state = cluster.agree(start, state, paths, **checks)
 
@@ -110,6 +111,10 @@ def train(
             if submit_config.resuming and cluster.first:
                 checkpoints.restore(start)
                 print(f"Resumed after iteration {start}.")
+            elif cluster.first and load_network:
+                print(f"Starting from {load_network}.")
+                for started in {network, result}:
+                    load_values(started, load_network)
             session.run(share_variables)
             if cluster.first and not submit_config.resuming:
                 reporter.evaluate(0)

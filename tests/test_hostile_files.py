@@ -23,6 +23,7 @@ class WritesAFile:
 
 SNAPSHOT = ["--network-snapshot", "hostile.pkl"]
 SETS = ["--data-dir", ".", "--valid-set", "good.pkl"]
+PHOTOS = ["--train-tfrecords", "good.tfrecords", "--validation-dir", ".", "--crop-size", "32"]
 REFUSED = r"(hostile|submit_config)\.pkl: refused: it contains _?io\.open"
 NO_SETTINGS = r"submit_config\.(txt|pkl): not the settings of a run"
 
@@ -48,6 +49,7 @@ def good_set(tmp_path_factory):
         (config_mri.main, ["validate", *SETS, *SNAPSHOT], REFUSED),
         (config_mri.main, ["export", "--out", "out.safetensors", *SNAPSHOT], REFUSED),
         (config_mri.main, ["train", *SETS, "--train-set", "good.pkl", "--load-network", "hostile.pkl"], REFUSED),
+        (config.main, ["train", *PHOTOS, "--load-network", "hostile.pkl"], REFUSED),
         (config_mri.main, ["train", *SETS, "--train-set", "hostile.pkl"], REFUSED),
         (config_mri.main, ["train", *SETS, "--train-set", "good.pkl", "--valid-set", "hostile.pkl"], REFUSED),
         (config_mri.main, ["validate", *SETS, "--valid-set", "hostile.pkl", *SNAPSHOT], REFUSED),
@@ -57,7 +59,7 @@ def good_set(tmp_path_factory):
         (repeat, ["run/submit_config.pkl"], REFUSED),
     ],
 )
-def test_every_entrance_refuses(good_set, tmp_path, monkeypatch, capsys, main, argv, message):
+def test_every_entrance_refuses(good_set, training_file, tmp_path, monkeypatch, capsys, main, argv, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["command"])
     content = pickle.dumps([np.zeros(3), WritesAFile()], 2)
@@ -68,10 +70,11 @@ def test_every_entrance_refuses(good_set, tmp_path, monkeypatch, capsys, main, a
     for name in ("hostile.pkl", "run/submit_config.pkl", "run/submit_config.txt"):
         (tmp_path / name).write_bytes(content)
     os.link(good_set, "good.pkl")
+    os.link(training_file, "good.tfrecords")
     Image.new("RGB", (8, 8)).save("image.png")
     with pytest.raises((dnnlib.UserError, SystemExit)) as caught:
         main(argv)
     line = capsys.readouterr().err if caught.type is SystemExit else str(caught.value)
     assert re.search(message, line)
     assert not os.path.exists("mark")
-    assert {*os.listdir()} - {"results"} == {"run", "hostile.pkl", "good.pkl", "image.png"}
+    assert {*os.listdir()} - {"results"} == {"run", "hostile.pkl", "good.pkl", "good.tfrecords", "image.png"}

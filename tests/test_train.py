@@ -183,6 +183,18 @@ def test_the_saved_average_is_near_the_network_from_the_first_iterations_on(comm
     assert 0 < np.abs(saved - trained).max() < 0.5 * np.abs(initial - trained).max()
 
 
+def test_a_run_starts_from_a_network(command, photos, training_file, snapshot, tmp_path):
+    words = ["--validation-dir", photos, "--train-tfrecords", training_file, "--moving-average", 0.999]
+    words += ["--load-network", snapshot, "--learning-rate", 1e-6, "--iterations", 2]
+    done = command("config.py", "train", *words, *SHORT[2:])
+    assert done.returncode == 0, done.stderr
+    assert f"Starting from {snapshot}." in done.stdout
+    start, end = tflib.load_snapshot(snapshot).variables, values(tmp_path / "results/00000-autoencoder-n2n")
+    assert any((start[name] != end[name]).any() for name in start)
+    for name in start:
+        np.testing.assert_allclose(end[name], start[name], rtol=0, atol=1e-5)
+
+
 def test_noisy_shots_alone_are_enough_to_train(command, noisy_shots, shots_file, tmp_path):
     words = ["--noise", "none", "--validation-dir", noisy_shots / "a", "--train-tfrecords", shots_file]
     done = command("config.py", "train", *words, *SHORT)
