@@ -1,4 +1,7 @@
-"""Curves of runs in one picture: `python benchmarks/plot_runs.py RUN_DIR ... --out curves.png`."""
+"""Curves of runs in one picture: `python benchmarks/plot_runs.py RUN_DIR ... --out curves.png`.
+
+RUN_DIR,RUN_DIR are stages of a training, plotted as one curve, one after the other.
+"""
 
 import argparse
 import os
@@ -14,20 +17,29 @@ from dnnlib.submission import load_submit_config
 def main():
     """Plots scalars of the runs' TensorBoard files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", nargs="+", type=lambda text: text.split(","), metavar="RUN_DIR")
     parser.add_argument("--tags", nargs="+", default=["PSNR_avg_psnr", "Loss"], metavar="TAG", help="one plot for each")
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the runs; by default, their directories'")
     parser.add_argument("--out", required=True, metavar="FILE", help="*.png")
     args = parser.parse_args()
-    labels = args.labels or [os.path.basename(os.path.normpath(run_dir)) for run_dir in args.run_dirs]
+    labels = args.labels or [os.path.basename(os.path.normpath(stages[0])) for stages in args.run_dirs]
     if len(labels) != len(args.run_dirs):
         parser.error(f"--labels: {len(labels)} for {len(args.run_dirs)} runs")
-    runs = [read_scalars(run_dir) for run_dir in args.run_dirs]
-    for run_dir, scalars in zip(args.run_dirs, runs):
-        for tag in args.tags:
+    plot([read_curves(stages, args.tags) for stages in args.run_dirs], labels, args.tags, args.out)
+
+
+def read_curves(stages, tags):
+    """{tag: (steps, values)} of a training, whose runs are given in order. UserError where there is no such curve."""
+    curves, offset = {tag: ([], []) for tag in tags}, 0
+    for run_dir in stages:
+        scalars = read_scalars(run_dir)
+        for tag, (steps, values) in curves.items():
             if tag not in scalars:
                 raise dnnlib.UserError(f"{run_dir}: has no curve '{tag}'; there are {', '.join(sorted(scalars))}")
-    plot(runs, labels, args.tags, args.out)
+            steps += [offset + step for step in scalars[tag][0]]
+            values += scalars[tag][1]
+        offset = max(steps[-1] for steps, _ in curves.values()) + 1
+    return curves
 
 
 def read_scalars(run_dir):

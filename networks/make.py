@@ -23,6 +23,18 @@ from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 
 RUNS = "results/networks"
+# Those of the networks that are here: hours in all. More is better, see docs/recipe.md.
+GAUSSIAN_STAGES = [
+    {"--minibatch-size": "16", "--crop-size": "64", "--learning-rate": "0.001", "--iterations": "6500"},
+]
+POISSON_STAGES = [
+    {"--iterations": "3000"},
+    {"--iterations": "5000"},
+]
+MRI_STAGES = [
+    {"--minibatch-size": "2", "--num-epochs": "6"},
+    {"--minibatch-size": "4", "--learning-rate": "0.0004", "--num-epochs": "6"},
+]
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
 
 
@@ -32,6 +44,7 @@ class Recipe:
 
     title: str
     train: list  # A program and its options.
+    stages: list  # More options, {option: value}, for each stage of the training; one starts from the one before.
     length: str  # The option that says for how long.
     validate: dict  # {what it is measured on: a program and its options}
     final: str  # The run's last snapshot.
@@ -41,13 +54,14 @@ class Recipe:
     clean_targets: str = ""  # Option of a second training, for comparison in the card.
 
 
-def _photographs(noise, targets, strengths):
+def _photographs(noise, targets, strengths, stages):
     train = ["config.py", "train", "--preset", "quick", "--noise", noise]
     train += [] if targets == "n2n" else ["--noise2noise=false"]
     train += ["--train-tfrecords", "datasets/photos.tfrecords", "--validation-dir", "datasets/held_out"]
     return Recipe(
         title=f"photographs with {noise.capitalize()} noise, {'noisy' if targets == 'n2n' else 'clean'} targets",
         train=train,
+        stages=stages,
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", folder]
@@ -63,13 +77,17 @@ def _photographs(noise, targets, strengths):
 
 
 RECIPES = {
-    f"{noise}-{targets}": _photographs(noise, targets, strengths)
-    for noise, strengths in {"gaussian": "sigma 0 to 50", "poisson": "up to 50 photons in white"}.items()
+    f"{noise}-{targets}": _photographs(noise, targets, strengths, stages)
+    for noise, strengths, stages in (
+        ("gaussian", "sigma 0 to 50", GAUSSIAN_STAGES),
+        ("poisson", "up to 50 photons in white", POISSON_STAGES),
+    )
     for targets in ("n2n", "n2c")
 }
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
-    train=["config_mri.py", "train", "--minibatch-size", "2"],
+    train=["config_mri.py", "train"],
+    stages=MRI_STAGES,
     length="--num-epochs",
     validate={"sub-21 to sub-24": ["config_mri.py", "validate"]},
     final="network-final.pkl",
@@ -80,11 +98,20 @@ RECIPES["mri-n2n"] = Recipe(
 )
 
 
+@dataclasses.dataclass
+class Run:
+    """A stage of a training, done."""
+
+    command: list  # The words after `python`.
+    run_dir: str
+    final: str  # Its last snapshot.
+
+
 def main():
     """Makes what is missing. Ends with the status of the first command that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all by default")
-    parser.add_argument("--length", metavar="N", help="iterations or epochs, where not those of the settings")
+    parser.add_argument("--length", metavar="N", help="iterations or epochs of each stage, for a trial")
     args = parser.parse_args()
     if unknown := set(args.names) - RECIPES.keys():
         parser.error(f"{min(unknown)}: is none of {', '.join(RECIPES)}")
@@ -99,39 +126,46 @@ def make(name, recipe, length=None):
     if os.path.exists(snapshot):
         print(f"{snapshot} is there already.")
         return
-    length = [recipe.length, length] if length else []
-    train = recipe.train + length
-    runs = {name: _train(name, train, length)}
+    stages = [stage | ({recipe.length: length} if length else {}) for stage in recipe.stages]
+    trained = {name: _train(name, recipe.train, stages, recipe.final)}
     if recipe.clean_targets:
         rival = name.replace("n2n", "n2c")
-        runs[rival] = _train(rival, [*train, recipe.clean_targets], length)
+        trained[rival] = _train(rival, [*recipe.train, recipe.clean_targets], stages, recipe.final)
+    curves = [",".join(run.run_dir for run in runs) for runs in trained.values()]
     run_script(
-        *("benchmarks/plot_runs.py", *runs.values(), "--tags", *recipe.curves),
-        *("--labels", *runs, "--out", f"networks/{name}.png"),
+        *("benchmarks/plot_runs.py", *curves, "--tags", *recipe.curves),
+        *("--labels", *trained, "--out", f"networks/{name}.png"),
     )
     measured = []
     for label, words in recipe.validate.items():
-        for run, run_dir in runs.items():
+        for who, runs in trained.items():
             command = shlex.join([*words, "--network-snapshot", snapshot])
-            how = f"`python {command}`" if run == name else f"{run}, trained with `{recipe.clean_targets}`, not kept"
-            measured.append((label, *_measure(words, os.path.join(run_dir, recipe.final)), how))
+            how = f"`python {command}`" if who == name else f"{who}, trained with `{recipe.clean_targets}`, not kept"
+            measured.append((label, *_measure(words, runs[-1].final), how))
     with dnnlib.util.atomic_path(snapshot) as temporary:
-        _copy_weights(os.path.join(runs[name], recipe.final), temporary)
+        _copy_weights(trained[name][-1].final, temporary)
         with open(temporary, "rb") as f:
             digest = hashlib.sha256(f.read()).hexdigest()
         with dnnlib.open_atomic(f"networks/{name}.md") as f:
-            f.write(card(name, recipe, train, runs[name], digest, measured))
+            f.write(card(name, recipe, trained[name], digest, measured))
     print(f"Made {snapshot} and its card.")
 
 
-def _train(name, train, length):
-    """Trains by the command `train`, or goes on, or does nothing if that was done. Returns the run directory."""
-    run_dir = _find_run(name)
-    if run_dir is None:
-        run_script(*train, "--desc", name, "--run-dir-root", RUNS)
-    elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
-        run_script(*train[:2], "--resume", run_dir, *length)
-    return _find_run(name)
+def _train(name, train, stages, final):
+    """Trains stage by stage by the command `train`, or goes on, or does nothing if that was done. Returns the Runs."""
+    runs = []
+    for number, options in enumerate(stages, 1):
+        command = train + [word for option in options.items() for word in option]
+        command += ["--load-network", runs[-1].final] if runs else []
+        desc = f"{name}.{number}" if runs else name
+        run_dir = _find_run(desc)
+        if run_dir is None:
+            run_script(*command, "--desc", desc, "--run-dir-root", RUNS)
+            run_dir = _find_run(desc)
+        elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
+            run_script(*train[:2], "--resume", run_dir)
+        runs.append(Run(command, run_dir, os.path.join(run_dir, final)))
+    return runs
 
 
 def _measure(words, snapshot):
@@ -152,23 +186,11 @@ def _copy_weights(snapshot, path):
         tflib.save_arrays(weights, path)
 
 
-def card(name, recipe, train, run_dir, digest, measured):
+def card(name, recipe, runs, digest, measured):
     """The card of a network, in Markdown. measured: (what on, PSNR corrupted and restored, how) of each measurement."""
-    run = load_submit_config(run_dir)
-    settings = run.run_func_kwargs
-    with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
-        log = f.read()
-    precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
-    length = settings.get("iteration_count") or settings.num_epochs
-    rows = [
-        ("network", f"`networks/{name}.pickle`, sha256 `{digest}`"),
-        ("data", recipe.data),
-        ("command", f"`python {shlex.join(train)}`"),
-        ("seed", settings.seed),
-        ("length", f"{length} {recipe.length.lstrip('-').removeprefix('num-')}, {settings.minibatch_size} at a time"),
-        ("time", f"{took}, in {precision}, on a machine that did other work too"),
-        ("commit", f"`{run.get('commit')}`"),
-    ]
+    rows = [("network", f"`networks/{name}.pickle`, sha256 `{digest}`"), ("data", recipe.data)]
+    for run in runs:
+        rows += _describe(run, recipe.length)
     lines = [f"# {name}: {recipe.title}", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
     lines += ["| measured on | corrupted | restored | by |", "| --- | --- | --- | --- |"]
     for label, before, after, how in measured:
@@ -176,6 +198,24 @@ def card(name, recipe, train, run_dir, digest, measured):
     lines += ["", f"![curves of the training]({name}.png)", "", recipe.limits, ""]
     lines += ["The weights are under the project's licence, [Apache 2.0](../LICENSE); the data: see above.", ""]
     return "\n".join(lines)
+
+
+def _describe(run, length_option):
+    """Rows of the card: what a run did."""
+    submit_config = load_submit_config(run.run_dir)
+    settings = submit_config.run_func_kwargs
+    with open(os.path.join(run.run_dir, "log.txt"), encoding="utf-8") as f:
+        log = f.read()
+    precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
+    length = settings.get("iteration_count") or settings.num_epochs
+    unit = length_option.lstrip("-").removeprefix("num-")
+    return [
+        ("command", f"`python {shlex.join(run.command)}`"),
+        ("seed", settings.seed),
+        ("length", f"{length} {unit}, {settings.minibatch_size} at a time"),
+        ("time", f"{took}, in {precision}, on a machine that did other work too"),
+        ("commit", f"`{submit_config.get('commit')}`"),
+    ]
 
 
 def decibels(output):
