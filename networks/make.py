@@ -28,8 +28,13 @@ GAUSSIAN_STAGES = [
     {"--minibatch-size": "16", "--crop-size": "64", "--learning-rate": "0.001", "--iterations": "6500"},
 ]
 POISSON_STAGES = [
-    {"--iterations": "3000"},
-    {"--iterations": "5000"},
+    {
+        "--load-network": "networks/gaussian-n2n.pickle",  # From random weights it takes far longer.
+        "--minibatch-size": "8",
+        "--crop-size": "96",
+        "--learning-rate": "0.0003",
+        "--iterations": "5000",
+    },
 ]
 MRI_STAGES = [
     {"--minibatch-size": "2", "--num-epochs": "6"},

@@ -1,0 +1,70 @@
+"""Makes docs/images/networks.png, which shows what the networks of this folder do: `python networks/picture.py`
+
+Parts of two photographs of Kodak and a slice of the MRI validation set: corrupted, restored, clean.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import config
+import config_mri
+import corruption
+import dataset_mri
+import dnnlib
+import images
+import metrics
+import network
+import tiling
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from validation_mri import Model
+
+OUT = "docs/images/networks.png"
+SIZE = 192  # Side of a part, in pixels.
+PARTS = {"gaussian": ("kodim23.png", 120, 150), "poisson": ("kodim17.png", 70, 130)}  # {noise: (image, top, left)}
+SLICE = 36
+
+
+def main():
+    """Writes the picture."""
+    os.chdir(dnnlib.submission.SOURCE_ROOT)
+    rows = [photograph(noise, *part) for noise, part in PARTS.items()]
+    images.save(OUT, images.labelled_sheet([*rows, mri_slice()], font_size=13))
+    print(f"Wrote {OUT}.")
+
+
+def photograph(noise, name, top, left):
+    """A row of the picture, from a photograph that is corrupted and restored as a whole."""
+    clean = images.read_rgb(os.path.join(config.VALIDATION_SETS.kodak, name))
+    rng = corruption.generator(config.VALIDATE.seed, name)
+    x = corruption.create(noise, **config.NOISE[noise]).for_validation(images.to_float(clean), rng)
+    with tf.Graph().as_default(), tflib.create_session():
+        y = tiling.denoise(network.load_autoencoder(config.NETWORK.format(noise=noise)), x)
+    part = slice(None), slice(top, top + SIZE), slice(left, left + SIZE)
+    return row(noise, *(pixels[part] for pixels in (images.to_uint8(x), images.to_uint8(y), clean)))
+
+
+def mri_slice():
+    """A row of the picture, from the middle of a slice."""
+    data = dataset_mri.load(os.path.join(config_mri.DATA.data_dir, config_mri.DATA.valid_set))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
+    element = dataset_mri.validation_element(data, settings, config_mri.SEED, SLICE)
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        model = Model(config_mri.POST_OP)
+        session.run(tf.global_variables_initializer())
+        model.load(config_mri.NETWORK)
+        (result,) = model.run([element])
+    gray = (images.to_uint8(image)[None].repeat(3, axis=0) for image in (result.input, result.restored, result.target))
+    return row("MRI", *(images.centre(pixels, SIZE) for pixels in gray))
+
+
+def row(label, corrupted, restored, clean):
+    """[(label, picture)] with PSNR in dB of what is shown."""
+    pairs = [(label, corrupted), ("restored", restored)]
+    return [(f"{text}  {metrics.psnr(clean, a, peak=255):.2f} dB", a) for text, a in pairs] + [("clean", clean)]
+
+
+if __name__ == "__main__":
+    dnnlib.cli_main(main)
