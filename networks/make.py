@@ -33,7 +33,7 @@ POISSON_STAGES = [
         "--minibatch-size": "8",
         "--crop-size": "96",
         "--learning-rate": "0.0003",
-        "--iterations": "4500",
+        "--iterations": "3000",
     },
 ]
 MRI_STAGES = [
