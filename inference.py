@@ -129,7 +129,7 @@ def _max_pixels(source, job, max_memory):
             f"{job.image}: {source.size[1]}x{source.size[0]} pixels need {_gib(needed + 2**26)}; "
             f"--max-memory is {_gib(max_memory)}"
         )
-    return min((max_memory - held) // tiling.BYTES_PER_PIXEL, tiling.most_pixels())
+    return min((max_memory - held) // tiling.BYTES_PER_PIXEL, tiling.MAX_PIXELS)
 
 
 def _gib(size):

@@ -57,12 +57,12 @@ def unet(x, dtype, weight, bias):
             return w, tf.get_variable(bias, [channels], initializer=tf.zeros_initializer())
 
     def conv(x, name, channels):
-        return layers.leaky_relu(layers.conv2d(x, *variables(name, x.shape[-1], channels)), LEAKY_SLOPE)
+        return layers.conv2d(x, *variables(name, x.shape[-1], channels), LEAKY_SLOPE)
 
     def conv_up(x, skip, name, channels):
         """Of `x`, upsampled, and `skip`."""
         w, b = variables(name, x.shape[-1] + skip.shape[-1], channels)
-        return layers.leaky_relu(layers.upsampled_conv2d(x, skip, w, b), LEAKY_SLOPE)
+        return layers.upsampled_conv2d(x, skip, w, b, LEAKY_SLOPE)
 
     channels_out = x.shape[-1]
     x = tf.cast(x, dtype)

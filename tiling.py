@@ -5,33 +5,22 @@ import math
 import numpy as np
 
 import network
-from dnnlib import tflib
 
 # Bytes that applying the network takes for each pixel that it sees at once, and bytes of the process without: measured
-# as peak resident memory over 0.1 to 1 megapixels, float32 on a CPU without AVX-512; bfloat16 takes half as many.
-BYTES_PER_PIXEL = 2200
+# as peak resident memory over 0.4 to 8 megapixels, float32 on a CPU without AVX-512; bfloat16 takes two thirds.
+BYTES_PER_PIXEL = 1450
 BYTES_OF_PROCESS = 700 * 2**20
 
-# More would take the largest tensor, dec_conv1a's input, beyond 2^31 elements, which some of TensorFlow's kernels index
-# with 32 bits.
-_MAX_PIXELS = 2**24
-# Where matrix products stand in for convolutions (`tflib.on_plain_cpu`), every channel is copied 9 times. From 1 GiB of
-# copies on, oneDNN falls back on a reference implementation, a hundred times slower. The 96 channels of dec_conv2b, at
-# half the image's size, get there first, after 1.2 megapixels.
-_MAX_PIXELS_OF_PRODUCTS = 2**20
+# How many pixels the network sees at once, at most, though memory may allow more: nothing larger has been measured.
+MAX_PIXELS = 2**23
 
 # How far a tile sees beyond what is kept of its result: as far as the network does, in whole steps of its poolings.
 MARGIN = math.ceil(network.receptive_field() / network.MULTIPLE) * network.MULTIPLE
 
 
-def most_pixels():
-    """How many pixels the network should see at once, though memory may allow more."""
-    return _MAX_PIXELS_OF_PRODUCTS if tflib.on_plain_cpu() else _MAX_PIXELS
-
-
-def denoise(net, x, max_pixels=None):
+def denoise(net, x, max_pixels=MAX_PIXELS):
     """The network applied to one float image [3, H, W] of any size, at most about `max_pixels` at once."""
-    y, max_pixels = np.empty_like(x), max_pixels or most_pixels()
+    y = np.empty_like(x)
     for rows, columns, tile in run_tiles(net, lambda r, c: x[:, r, c], x.shape[1:], max_pixels):
         y[:, rows, columns] = tile
     return y

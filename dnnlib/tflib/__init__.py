@@ -3,7 +3,7 @@
 `from dnnlib.tflib import tf` gives TensorFlow in graph mode, imported without its chatter.
 """
 
-from .tfutil import create_session, on_plain_cpu, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
+from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints
 from .cluster import Cluster, checksum, element_numbers
@@ -24,7 +24,6 @@ __all__ = [
     "element_numbers",
     "export",
     "load_snapshot",
-    "on_plain_cpu",
     "pick_devices",
     "pick_dtype",
     "save_arrays",

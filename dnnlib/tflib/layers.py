@@ -10,22 +10,27 @@ computes in the type of its input.
 - A convolution after 2x nearest-neighbour upsampling repeats itself: `upsampled_conv2d` needs 4/9 of its products.
 - The gradient of a convolution by its input is a convolution with the flipped kernel, which has the fastest code.
 - On CPUs without AVX-512 the gradient by the kernel is made of matrix products: oneDNN has no fast kernel for it there.
+  And a single image is convolved as a batch of strips: of one image oneDNN first copies every channel 9 times.
 """
+
+import contextlib
 
 import numpy as np
 
 from .tfutil import on_plain_cpu, tf
 
+_strips = 4  # That a single image is cut into; any number from 2 on has much the same speed on two cores.
 
-def conv2d(x, kernel, bias):
+
+def conv2d(x, kernel, bias, slope=None):
     """3x3 convolution, borders padded with zeros: [N, H, W, in] -> [N, H, W, out], plus `bias` [out].
 
-    kernel: [3, 3, in, out].
+    kernel: [3, 3, in, out]; slope: of a leaky ReLU after it, max(y, slope y), 0 < slope < 1; None: none.
     """
-    return _bias_add(_conv(x, tf.cast(kernel, x.dtype), "SAME"), bias)
+    return _convolve(x, tf.cast(kernel, x.dtype), lambda y: _leaky_relu(_bias_add(y, bias), slope))
 
 
-def upsampled_conv2d(x, skip, kernel, bias):
+def upsampled_conv2d(x, skip, kernel, bias, slope=None):
     """`conv2d` of 2x nearest-neighbour upsampled `x` [N, H, W, c] and `skip` [N, 2H, 2W, s], concatenated.
 
     kernel: [3, 3, c + s, out]. Returns [N, 2H, 2W, out].
@@ -39,20 +44,14 @@ def upsampled_conv2d(x, skip, kernel, bias):
     sums = tf.matmul(tf.constant(_SUBPIXEL_SUMS), tf.reshape(kernel_up, [9, -1]))
     sums = tf.reshape(sums, [4, 2, 2, x.shape[-1], channels])  # [kind, row, column, in, out]
     sums = tf.reshape(tf.transpose(sums, [1, 2, 3, 0, 4]), [2, 2, x.shape[-1], 4 * channels])
-    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
     # The bias is added here, not to the other part: TensorFlow 2.21 would fuse convolution, bias, sum and activation
     # into one operation of oneDNN's, which gives other numbers.
-    up = tf.nn.depth_to_space(_bias_add(_conv(x, tf.cast(sums, x.dtype), "VALID"), tf.tile(bias, [4])), 2)
-    up = tf.slice(up, [0, 1, 1, 0], tf.concat([tf.shape(skip)[:3], [channels]], axis=0))
+    up = _convolve(x, tf.cast(sums, x.dtype), lambda y: _bias_add(y, tf.tile(bias, [4])))
+    up = tf.slice(tf.nn.depth_to_space(up, 2), [0, 1, 1, 0], tf.concat([tf.shape(skip)[:3], [channels]], axis=0))
     up = tf.ensure_shape(up, [*skip.shape[:3], channels])
     with tf.control_dependencies([up]):  # Else TensorFlow may do this first, and keep it while it does all below.
-        return up + _conv(skip, tf.cast(kernel_skip, x.dtype), "SAME")
-
-
-def leaky_relu(x, slope):
-    """max(x, slope x), 0 < slope < 1."""
-    with _gradient(LeakyRelu="LeakyReluFromOutput"):
-        return tf.nn.leaky_relu(x, slope)
+        y = up + _convolve(skip, tf.cast(kernel_skip, x.dtype))
+    return _leaky_relu(y, slope)
 
 
 def max_pool(x):
@@ -72,6 +71,50 @@ def _subpixel_sums():
 
 
 _SUBPIXEL_SUMS = _subpixel_sums().astype(np.float32)
+
+
+@contextlib.contextmanager
+def portable():
+    """Layers made in this context suit any device, not this CPU: for a graph that goes elsewhere."""
+    global _strips
+    before, _strips = _strips, 1
+    try:
+        yield
+    finally:
+        _strips = before
+
+
+def _convolve(x, kernel, finish=lambda y: y):
+    """finish(convolution of `x` [N, H, W, C], padded with a pixel of zeros on all sides).
+
+    kernel: [size, size, C, out]; finish: what is done to every number of the result. With size 3 that has H rows, with
+    size 2 at least H + 1. A single image, or what may be one, is convolved by strips on a CPU where that is faster.
+    """
+    size = kernel.shape[0]
+    if x.shape[0] in (1, None) and _strips > 1 and on_plain_cpu():
+        y = _convolve_strips(x, kernel, finish)
+        return tf.ensure_shape(y[:, : tf.shape(x)[1]], [*x.shape[:3], kernel.shape[-1]]) if size == 3 else y
+    if size == 3:
+        return finish(_conv(x, kernel, "SAME"))
+    return finish(_conv(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), kernel, "VALID"))
+
+
+def _convolve_strips(x, kernel, finish):
+    """The same, with up to `_strips` - 1 more rows. A strip has the rows of its neighbours that the kernel sees."""
+    size = kernel.shape[0]
+    height = tf.shape(x)[1] + 3 - size
+    rows = -(-height // _strips)
+    x = tf.pad(x, [[0, 0], [1, 1 + _strips * rows - height], [1, 1], [0, 0]])
+    x = tf.stack([x[:, i * rows : (i + 1) * rows + size - 1] for i in range(_strips)], axis=1)
+    y = finish(_conv(tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0)), kernel, "VALID"))
+    return tf.reshape(y, tf.concat([[-1, _strips * rows], tf.shape(y)[2:]], axis=0))
+
+
+def _leaky_relu(x, slope):
+    if slope is None:
+        return x
+    with _gradient(LeakyRelu="LeakyReluFromOutput"):
+        return tf.nn.leaky_relu(x, slope)
 
 
 def _conv(x, kernel, padding):
