@@ -103,3 +103,16 @@ def test_precision_auto_follows_the_hardware(monkeypatch, capsys):
     monkeypatch.setattr(tflib.tfutil, "cpu_flags", lambda: {"avx2"})
     assert tflib.pick_dtype("bfloat16") == tf.bfloat16
     assert "slowly" in capsys.readouterr().out
+
+
+def test_strips_are_for_single_images_on_this_cpu_only(monkeypatch):
+    monkeypatch.setattr(layers, "on_plain_cpu", lambda: True)
+
+    def has_strips(count):
+        with tf.Graph().as_default() as graph:
+            layers.conv2d(tf.placeholder(tf.float32, [count, 8, 8, 3]), tf.zeros([3, 3, 3, 4]), tf.zeros([4]))
+            return "Pack" in {op.type for op in graph.get_operations() if len(op.inputs) == 4}
+
+    assert [has_strips(count) for count in (1, None, 2)] == [True, True, False]
+    with layers.portable():
+        assert not has_strips(1)
