@@ -5,6 +5,7 @@ TensorFlow's layout optimiser picks the layout itself). The network's `dtype` is
 layer; its input, output and variables are float32.
 """
 
+import contextlib
 import math
 import zlib
 
@@ -127,12 +128,13 @@ def create_autoencoder_mri(dtype=tf.float32):
     return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255], dtype)
 
 
-def load_autoencoder(path, dtype=tf.float32):
+def load_autoencoder(path, dtype=tf.float32, portable=False):
     """An RGB network on the default graph and session, with the values of a snapshot: ours, or the published ones.
 
-    UserError if the file is anything else.
+    It suits images one by one on this machine or, if `portable`, any use anywhere. UserError if it is another file.
     """
-    network = create_autoencoder(dtype)
+    with contextlib.nullcontext() if portable else layers.in_strips():
+        network = create_autoencoder(dtype)
     load_values(network, path)
     return network
 

@@ -11,7 +11,7 @@ import images
 import metrics
 import shots
 from dnnlib import tflib
-from dnnlib.tflib import layers, tf
+from dnnlib.tflib import tf
 from network import load_autoencoder
 from tiling import denoise
 
@@ -125,8 +125,8 @@ def export(network_snapshot, out):
     A SavedModel takes `image` [N, 3, H, W] of any size and gives `denoised`, the same; it computes in float32.
     """
     tflib.check_export(out)
-    with tf.Graph().as_default(), tflib.create_session(), layers.portable():
-        tflib.export(load_autoencoder(network_snapshot), out, input_name="image", output_name="denoised")
+    with tf.Graph().as_default(), tflib.create_session():
+        tflib.export(load_autoencoder(network_snapshot, portable=True), out, input_name="image", output_name="denoised")
     print(f"Exported {network_snapshot} to {out}.")
 
 

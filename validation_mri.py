@@ -10,7 +10,7 @@ import images
 import kspace
 import metrics
 from dnnlib import tflib
-from dnnlib.tflib import layers, tf
+from dnnlib.tflib import tf
 from network import create_autoencoder_mri, restore_known
 
 MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
@@ -140,7 +140,7 @@ def export(network_snapshot, out):
     float32.
     """
     tflib.check_export(out)
-    with tf.Graph().as_default(), tflib.create_session() as session, layers.portable():
+    with tf.Graph().as_default(), tflib.create_session() as session:
         model = Model(post_op=None)
         session.run(tf.global_variables_initializer())
         values = model.load(network_snapshot)

@@ -112,8 +112,9 @@ def mri_step(dtype, module=layers, batches=None):
 
 def inference(dtype, module=layers):
     """The RGB network on a photograph of 768x512."""
-    with layers_of(module):
-        return [network.create_autoencoder(dtype).get_output_for(constant(PHOTO)).op]
+    image = tf.placeholder_with_default(constant(PHOTO), [None, 3, None, None])
+    with layers_of(module), layers.in_strips():
+        return [network.create_autoencoder(dtype).get_output_for(image).op]
 
 
 def product(dtype):

@@ -105,14 +105,17 @@ def test_precision_auto_follows_the_hardware(monkeypatch, capsys):
     assert "slowly" in capsys.readouterr().out
 
 
-def test_strips_are_for_single_images_on_this_cpu_only(monkeypatch):
+@pytest.mark.parametrize("size", [(1, 2, 2), (1, 9, 7), (3, 6, 5)])
+def test_strips_are_the_whole(monkeypatch, size):
     monkeypatch.setattr(layers, "on_plain_cpu", lambda: True)
-
-    def has_strips(count):
-        with tf.Graph().as_default() as graph:
-            layers.conv2d(tf.placeholder(tf.float32, [count, 8, 8, 3]), tf.zeros([3, 3, 3, 4]), tf.zeros([4]))
-            return "Pack" in {op.type for op in graph.get_operations() if len(op.inputs) == 4}
-
-    assert [has_strips(count) for count in (1, None, 2)] == [True, True, False]
-    with layers.portable():
-        assert not has_strips(1)
+    (n, h, w), (c, s, out) = size, (5, 4, 7)
+    x, skip, kernel, bias = draw(n, h, w, c), draw(n, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)
+    for static in (False, True):
+        for function, arrays in (
+            ("upsampled_conv2d", [x, skip, kernel, bias]),
+            ("conv2d", [x, kernel[:, :, :c], bias]),
+        ):
+            with layers.in_strips():
+                fast = values_and_gradients(lambda *args, f=function: getattr(layers, f)(*args, 0.1), arrays, static)
+            plain = values_and_gradients(lambda *args, f=function: getattr(plain_layers, f)(*args, 0.1), arrays, static)
+            assert_same(fast, plain)

@@ -19,7 +19,8 @@ import numpy as np
 
 from .tfutil import on_plain_cpu, tf
 
-_strips = 4  # That a single image is cut into; any number from 2 on has much the same speed on two cores.
+_STRIPS = 4  # That a single image is cut into; any number from 2 on has much the same speed on two cores.
+_strips = False  # Whether it is.
 
 
 def conv2d(x, kernel, bias, slope=None):
@@ -74,10 +75,10 @@ _SUBPIXEL_SUMS = _subpixel_sums().astype(np.float32)
 
 
 @contextlib.contextmanager
-def portable():
-    """Layers made in this context suit any device, not this CPU: for a graph that goes elsewhere."""
+def in_strips():
+    """Networks made in this context are for images one by one: a CPU without AVX-512 convolves them by strips."""
     global _strips
-    before, _strips = _strips, 1
+    before, _strips = _strips, on_plain_cpu()
     try:
         yield
     finally:
@@ -88,10 +89,10 @@ def _convolve(x, kernel, finish=lambda y: y):
     """finish(convolution of `x` [N, H, W, C], padded with a pixel of zeros on all sides).
 
     kernel: [size, size, C, out]; finish: what is done to every number of the result. With size 3 that has H rows, with
-    size 2 at least H + 1. A single image, or what may be one, is convolved by strips on a CPU where that is faster.
+    size 2 at least H + 1.
     """
     size = kernel.shape[0]
-    if x.shape[0] in (1, None) and _strips > 1 and on_plain_cpu():
+    if _strips:
         y = _convolve_strips(x, kernel, finish)
         return tf.ensure_shape(y[:, : tf.shape(x)[1]], [*x.shape[:3], kernel.shape[-1]]) if size == 3 else y
     if size == 3:
@@ -100,14 +101,14 @@ def _convolve(x, kernel, finish=lambda y: y):
 
 
 def _convolve_strips(x, kernel, finish):
-    """The same, with up to `_strips` - 1 more rows. A strip has the rows of its neighbours that the kernel sees."""
-    size = kernel.shape[0]
-    height = tf.shape(x)[1] + 3 - size
-    rows = -(-height // _strips)
-    x = tf.pad(x, [[0, 0], [1, 1 + _strips * rows - height], [1, 1], [0, 0]])
-    x = tf.stack([x[:, i * rows : (i + 1) * rows + size - 1] for i in range(_strips)], axis=1)
-    y = finish(_conv(tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0)), kernel, "VALID"))
-    return tf.reshape(y, tf.concat([[-1, _strips * rows], tf.shape(y)[2:]], axis=0))
+    """The same, with up to _STRIPS - 1 more rows. A strip has the rows of its neighbours that the kernel sees."""
+    size, shape = kernel.shape[0], tf.shape(x)
+    height = shape[1] + (3 - size)
+    rows = -(-height // _STRIPS)
+    x = tf.pad(x, [[0, 0], [1, 1 + _STRIPS * rows - height], [1, 1], [0, 0]])
+    x = tf.gather(x, rows * np.arange(_STRIPS)[:, None] + tf.range(rows + size - 1), axis=1)
+    y = finish(_conv(tf.reshape(x, [-1, rows + size - 1, shape[2] + 2, x.shape[-1]]), kernel, "VALID"))
+    return tf.reshape(y, [-1, _STRIPS * rows, shape[2] + (3 - size), kernel.shape[-1]])
 
 
 def _leaky_relu(x, slope):
