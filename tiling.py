@@ -13,12 +13,15 @@ BYTES_OF_PROCESS = 700 * 2**20
 
 # How many pixels the network sees at once, at most, though memory may allow more: nothing larger has been measured.
 MAX_PIXELS = 2**23
+# The same for any network, made `layers.in_strips` or not: without, oneDNN copies every channel 9 times on CPUs that lack
+# AVX-512, and from 1 GiB of copies on, after 1.2 megapixels, takes a reference implementation, a hundred times slower.
+_MAX_PIXELS_OF_ANY = 2**20
 
 # How far a tile sees beyond what is kept of its result: as far as the network does, in whole steps of its poolings.
 MARGIN = math.ceil(network.receptive_field() / network.MULTIPLE) * network.MULTIPLE
 
 
-def denoise(net, x, max_pixels=MAX_PIXELS):
+def denoise(net, x, max_pixels=_MAX_PIXELS_OF_ANY):
     """The network applied to one float image [3, H, W] of any size, at most about `max_pixels` at once."""
     y = np.empty_like(x)
     for rows, columns, tile in run_tiles(net, lambda r, c: x[:, r, c], x.shape[1:], max_pixels):

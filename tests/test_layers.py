@@ -38,7 +38,7 @@ def assert_same(fast, plain, tolerance=2e-5):
 def test_the_skip_waits_for_what_it_is_added_to():
     """So that its sum, of the largest tensors, is not held in memory while all layers in between are computed."""
     with tf.Graph().as_default() as graph:
-        x, skip = (tf.placeholder(tf.float32, [2, n, n, 8]) for n in (4, 8))
+        x, skip = (tf.placeholder(tf.float32, [1, n, n, 8]) for n in (4, 8))
         layers.upsampled_conv2d(x, skip, tf.zeros([3, 3, 16, 8]), tf.zeros([8]))
         (of_skip,) = (op for op in graph.get_operations() if op.type == "Conv2D" and op.inputs[0] is skip)
         assert [op.type for op in of_skip.control_inputs] == ["EnsureShape"]  # The other summand.
