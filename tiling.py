@@ -13,8 +13,8 @@ BYTES_OF_PROCESS = 700 * 2**20
 
 # How many pixels the network sees at once, at most, though memory may allow more: nothing larger has been measured.
 MAX_PIXELS = 2**23
-# The same for any network, made `layers.in_strips` or not: without, oneDNN copies every channel 9 times on CPUs that lack
-# AVX-512, and from 1 GiB of copies on, after 1.2 megapixels, takes a reference implementation, a hundred times slower.
+# The same for any network, made `layers.in_strips` or not. Without, oneDNN copies every channel 9 times on CPUs that
+# lack AVX-512, and from 1 GiB of copies on, after 1.2 megapixels, takes an implementation a hundred times slower.
 _MAX_PIXELS_OF_ANY = 2**20
 
 # How far a tile sees beyond what is kept of its result: as far as the network does, in whole steps of its poolings.

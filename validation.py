@@ -144,12 +144,17 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
         x = corruption.create(noise, **settings).for_validation(images.to_float(clean), rng)
         with tf.Graph().as_default(), tflib.create_session():
             y = denoise(load_autoencoder(snapshot, dtype), x)
-        row = [(noise, images.to_uint8(x)), ("restored", images.to_uint8(y))]
-        row = [(f"{label}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for label, pixels in row]
-        rows.append([*row, ("clean", clean)])
+        rows.append(compared(noise, images.to_uint8(x), images.to_uint8(y), clean))
     dnnlib.util.make_parents(out)
     images.save(out, images.labelled_sheet(rows, font_size=13))
     print(f"Wrote {out}.")
+
+
+def compared(label, corrupted, restored, clean):
+    """A row for `images.labelled_sheet`, of uint8 [3, H, W]: corrupted and restored with PSNR in dB, and clean."""
+    row = [(label, corrupted), ("restored", restored)]
+    row = [(f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for text, pixels in row]
+    return [*row, ("clean", clean)]
 
 
 def _mean_row(rows):

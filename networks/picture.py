@@ -14,11 +14,11 @@ import corruption
 import dataset_mri
 import dnnlib
 import images
-import metrics
 import network
 import tiling
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from validation import compared
 from validation_mri import Model
 
 OUT = "docs/images/networks.png"
@@ -43,7 +43,7 @@ def photograph(noise, name, top, left):
     with tf.Graph().as_default(), tflib.create_session():
         y = tiling.denoise(network.load_autoencoder(config.NETWORK.format(noise=noise)), x)
     part = slice(None), slice(top, top + SIZE), slice(left, left + SIZE)
-    return row(noise, *(pixels[part] for pixels in (images.to_uint8(x), images.to_uint8(y), clean)))
+    return compared(noise, *(pixels[part] for pixels in (images.to_uint8(x), images.to_uint8(y), clean)))
 
 
 def mri_slice():
@@ -57,13 +57,7 @@ def mri_slice():
         model.load(config_mri.NETWORK)
         (result,) = model.run([element])
     gray = (images.to_uint8(image)[None].repeat(3, axis=0) for image in (result.input, result.restored, result.target))
-    return row("MRI", *(images.centre(pixels, SIZE) for pixels in gray))
-
-
-def row(label, corrupted, restored, clean):
-    """[(label, picture)] with PSNR in dB of what is shown."""
-    pairs = [(label, corrupted), ("restored", restored)]
-    return [(f"{text}  {metrics.psnr(clean, a, peak=255):.2f} dB", a) for text, a in pairs] + [("clean", clean)]
+    return compared("MRI", *(images.centre(pixels, SIZE) for pixels in gray))
 
 
 if __name__ == "__main__":
