@@ -118,9 +118,9 @@ def _he_init(gain, seed_name):
     return initializer
 
 
-def create_autoencoder(dtype=tf.float32, scope=None):
+def create_autoencoder(dtype=tf.float32, scope=None, minibatch_size=None):
     """A fresh RGB network on the default graph."""
-    return tflib.Network("autoencoder", autoencoder, [None, 3, None, None], dtype, scope)
+    return tflib.Network("autoencoder", autoencoder, [minibatch_size, 3, None, None], dtype, scope)
 
 
 def create_autoencoder_mri(dtype=tf.float32):
@@ -131,10 +131,10 @@ def create_autoencoder_mri(dtype=tf.float32):
 def load_autoencoder(path, dtype=tf.float32, portable=False):
     """An RGB network on the default graph and session, with the values of a snapshot: ours, or the published ones.
 
-    It suits images one by one on this machine or, if `portable`, any use anywhere. UserError if it is another file.
+    It takes one image at a time, or, if `portable`, any number, on any machine. UserError if it is another file.
     """
     with contextlib.nullcontext() if portable else layers.in_strips():
-        network = create_autoencoder(dtype)
+        network = create_autoencoder(dtype, minibatch_size=None if portable else 1)
     load_values(network, path)
     return network
 

@@ -1,5 +1,6 @@
 """The subcommand `export`: snapshots converted, and models that serve without this code."""
 
+import functools
 import os
 import resource
 import subprocess
@@ -69,7 +70,7 @@ def load_mri(path):
 @pytest.mark.parametrize(
     "script,load,shapes",
     [
-        ("config.py", network.load_autoencoder, [(2, 3, 50, 70), (1, 3, 64, 33)]),
+        ("config.py", functools.partial(network.load_autoencoder, portable=True), [(2, 3, 50, 70), (1, 3, 64, 33)]),
         ("config_mri.py", load_mri, [(2, 255, 255)]),
     ],
 )

@@ -38,8 +38,8 @@ def assert_same(fast, plain, tolerance=2e-5):
 def test_the_skip_waits_for_what_it_is_added_to():
     """So that its sum, of the largest tensors, is not held in memory while all layers in between are computed."""
     with tf.Graph().as_default() as graph:
-        x, skip = (tf.placeholder(tf.float32, [1, n, n, 8]) for n in (4, 8))
-        layers.upsampled_conv2d(x, skip, tf.zeros([3, 3, 16, 8]), tf.zeros([8]))
+        x, skip = (tf.placeholder(tf.float32, [1, n, n, 16]) for n in (4, 8))
+        layers.upsampled_conv2d(x, skip, tf.zeros([3, 3, 32, 8]), tf.zeros([8]))
         (of_skip,) = (op for op in graph.get_operations() if op.type == "Conv2D" and op.inputs[0] is skip)
         assert [op.type for op in of_skip.control_inputs] == ["EnsureShape"]  # The other summand.
 
@@ -105,11 +105,12 @@ def test_precision_auto_follows_the_hardware(monkeypatch, capsys):
     assert "slowly" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("size", [(1, 2, 2), (1, 9, 7), (3, 6, 5)])
-def test_strips_are_the_whole(monkeypatch, size):
+@pytest.mark.parametrize("skip_channels", [4, 16])
+@pytest.mark.parametrize("size", [(2, 2), (9, 7), (6, 5)])
+def test_strips_are_the_whole(monkeypatch, size, skip_channels):
     monkeypatch.setattr(layers, "on_plain_cpu", lambda: True)
-    (n, h, w), (c, s, out) = size, (5, 4, 7)
-    x, skip, kernel, bias = draw(n, h, w, c), draw(n, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)
+    (h, w), (c, s, out) = size, (5, skip_channels, 7)
+    x, skip, kernel, bias = draw(1, h, w, c), draw(1, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)
     for static in (False, True):
         for function, arrays in (
             ("upsampled_conv2d", [x, skip, kernel, bias]),

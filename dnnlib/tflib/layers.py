@@ -21,6 +21,7 @@ from .tfutil import on_plain_cpu, tf
 
 _STRIPS = 4  # That a single image is cut into; any number from 2 on has much the same speed on two cores.
 _strips = False  # Whether it is.
+_FEW = 8  # Channels of a skip connection, at most, that are convolved along with what is upsampled.
 
 
 def conv2d(x, kernel, bias, slope=None):
@@ -38,20 +39,28 @@ def upsampled_conv2d(x, skip, kernel, bias, slope=None):
 
     Of `x`, an output pixel sees 2x2 pixels only, each times a sum of kernel entries that depends on whether its row and
     its column are even. So one 2x2 convolution at the low resolution makes all four kinds of pixels, as channels, which
-    `depth_to_space` interleaves. (The sub-pixel convolution of Shi et al. 2016, from the other end.)
+    then change places. (The sub-pixel convolution of Shi et al. 2016, from the other end.) A `skip` of few channels
+    goes along, its blocks of 2x2 pixels as channels: 16/9 of the products, but no convolution and no sum of its own.
     """
     kernel_up, kernel_skip = tf.split(kernel, [x.shape[-1], skip.shape[-1]], axis=2)
-    channels = kernel.shape[-1]
-    sums = tf.matmul(tf.constant(_SUBPIXEL_SUMS), tf.reshape(kernel_up, [9, -1]))
-    sums = tf.reshape(sums, [4, 2, 2, x.shape[-1], channels])  # [kind, row, column, in, out]
-    sums = tf.reshape(tf.transpose(sums, [1, 2, 3, 0, 4]), [2, 2, x.shape[-1], 4 * channels])
-    # The bias is added here, not to the other part: TensorFlow 2.21 would fuse convolution, bias, sum and activation
-    # into one operation of oneDNN's, which gives other numbers.
-    up = _convolve(x, tf.cast(sums, x.dtype), lambda y: _bias_add(y, tf.tile(bias, [4])))
-    up = tf.slice(tf.nn.depth_to_space(up, 2), [0, 1, 1, 0], tf.concat([tf.shape(skip)[:3], [channels]], axis=0))
-    up = tf.ensure_shape(up, [*skip.shape[:3], channels])
-    with tf.control_dependencies([up]):  # Else TensorFlow may do this first, and keep it while it does all below.
-        y = up + _convolve(skip, tf.cast(kernel_skip, x.dtype))
+    along = skip.shape[-1] <= _FEW
+    subpixel = _subpixel_kernel(kernel_up, _TAPS_OF_UPSAMPLED)
+    if along:
+        x = tf.concat([x, tf.nn.space_to_depth(skip, 2)], axis=-1)
+        subpixel = tf.concat([subpixel, _subpixel_kernel(kernel_skip, _TAPS_OF_BLOCKS)], axis=2)
+
+    def finish(y):
+        return _leaky_relu(_bias_add(y, tf.tile(bias, [4])), slope if along else None)
+
+    y = _interleaved(_convolve(x, tf.cast(subpixel, x.dtype), finish))
+    y = tf.slice(y, [0, 1, 1, 0], tf.concat([tf.shape(skip)[:3], [kernel.shape[-1]]], axis=0))
+    y = tf.ensure_shape(y, [*skip.shape[:3], kernel.shape[-1]])
+    if along:
+        return y
+    # The bias is not added here: TensorFlow 2.21 would fuse convolution, bias, sum and activation into one operation of
+    # oneDNN's, which gives other numbers.
+    with tf.control_dependencies([y]):  # Else TensorFlow may do this first, and keep it while it does all above.
+        y += _convolve(skip, tf.cast(kernel_skip, x.dtype))
     return _leaky_relu(y, slope)
 
 
@@ -60,23 +69,42 @@ def max_pool(x):
     return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
 
-def _subpixel_sums():
-    """[4 kinds x 2x2 taps, 3x3]: which kernel entries are added up for each tap of each kind of pixel.
+# Along one axis, with kernel (a, b, c): window p sees the pixels p-1 and p at the low resolution, its taps, and makes
+# the pixels 2p-1, odd, and 2p, even. (So the odd ones come first, and the whole begins one pixel early.)
+# [odd or even, tap, part of the tap, entry of the kernel]: whether the entry is added up.
+_TAPS_OF_UPSAMPLED = np.array(
+    [
+        [[[1, 1, 0]], [[0, 0, 1]]],  # (a + b) x[p-1] + c x[p]
+        [[[1, 0, 0]], [[0, 1, 1]]],  # a x[p-1] + (b + c) x[p]
+    ]
+)
+_TAPS_OF_BLOCKS = np.array(
+    [
+        [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 0]]],  # a x[2p-2] + b x[2p-1] + c x[2p]
+        [[[0, 0, 0], [1, 0, 0]], [[0, 1, 0], [0, 0, 1]]],  # a x[2p-1] + b x[2p] + c x[2p+1]
+    ]
+)
 
-    Along one axis, with kernel (a, b, c): pixel 2i is a x[i-1] + (b + c) x[i], pixel 2i+1 is (a + b) x[i] + c x[i+1].
-    Tap windows start at every x[p-1] of the padded input, so the even pixel of window p is 2p, the odd one 2p-1: the
-    odd ones come first, and the whole begins one pixel early.
-    """
-    odd, even = [[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]
-    return np.concatenate([np.kron(rows, columns) for rows in (odd, even) for columns in (odd, even)])
+
+def _subpixel_kernel(kernel, taps):
+    """[3, 3, in, out] -> [2, 2, parts of a tap x in, 4 kinds x out]."""
+    channels, out = kernel.shape[2:]
+    both_axes = np.einsum("ktpe,luqf->tupqklef", taps, taps).reshape(-1, 9).astype(np.float32)
+    sums = tf.matmul(tf.constant(both_axes), tf.reshape(kernel, [9, -1]))
+    sums = tf.reshape(sums, [2, 2, -1, 4, channels, out])  # [tap, tap, part, kind, in, out]
+    return tf.reshape(tf.transpose(sums, [0, 1, 2, 4, 3, 5]), [2, 2, -1, 4 * out])
 
 
-_SUBPIXEL_SUMS = _subpixel_sums().astype(np.float32)
+def _interleaved(y):
+    """`depth_to_space` by 2 of [N, H, W, 4 C], faster: pixels of a row are beside each other, so only rows move."""
+    shape, channels = tf.shape(y), y.shape[-1] // 4
+    rows = tf.transpose(tf.reshape(y, [-1, shape[2], 2, 2 * channels]), [0, 2, 1, 3])
+    return tf.reshape(rows, [shape[0], 2 * shape[1], 2 * shape[2], channels])
 
 
 @contextlib.contextmanager
 def in_strips():
-    """Networks made in this context are for images one by one: a CPU without AVX-512 convolves them by strips."""
+    """Networks made in this context take one image at a time: a CPU without AVX-512 convolves it by strips."""
     global _strips
     before, _strips = _strips, on_plain_cpu()
     try:
@@ -101,14 +129,22 @@ def _convolve(x, kernel, finish=lambda y: y):
 
 
 def _convolve_strips(x, kernel, finish):
-    """The same, with up to _STRIPS - 1 more rows. A strip has the rows of its neighbours that the kernel sees."""
-    size, shape = kernel.shape[0], tf.shape(x)
-    height = shape[1] + (3 - size)
-    rows = -(-height // _STRIPS)
-    x = tf.pad(x, [[0, 0], [1, 1 + _STRIPS * rows - height], [1, 1], [0, 0]])
-    x = tf.gather(x, rows * np.arange(_STRIPS)[:, None] + tf.range(rows + size - 1), axis=1)
-    y = finish(_conv(tf.reshape(x, [-1, rows + size - 1, shape[2] + 2, x.shape[-1]]), kernel, "VALID"))
-    return tf.reshape(y, [-1, _STRIPS * rows, shape[2] + (3 - size), kernel.shape[-1]])
+    """The same of one image, with up to _STRIPS - 1 more rows. A strip has the rows of its neighbours that it needs."""
+    size, channels = kernel.shape[0], x.shape[-1]
+    image = tf.ensure_shape(x, [1, None, None, channels])[0]
+    height, width, _ = tf.unstack(tf.shape(image))
+    rows = -(-(height + 3 - size) // _STRIPS)
+    seen = rows + size - 1
+    pieces = []
+    for strip in range(_STRIPS):
+        start, above = rows * strip - 1, int(strip == 0)
+        inside = image[tf.maximum(start, 0) : start + seen]  # Not a copy.
+        below = seen - above - tf.shape(inside)[0]
+        zeros = [tf.zeros([count, width, channels], x.dtype) for count in (above, below)]
+        pieces += [zeros[0], inside, zeros[1]]
+    x = tf.reshape(tf.concat(pieces, axis=0), [_STRIPS, seen, width, channels])
+    y = finish(tf.nn.conv2d(x, kernel, strides=1, padding=[[0, 0], [0, 0], [1, 1], [0, 0]]))
+    return tf.reshape(y, [1, _STRIPS * rows, width + (3 - size), kernel.shape[-1]])
 
 
 def _leaky_relu(x, slope):
