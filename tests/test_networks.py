@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 from test_train_mri import write_set
 
 import config
@@ -64,6 +65,18 @@ def test_the_network_for_mri_is_made_compared_and_found(checkout):
     assert re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| [\d.]+ dB \| mri-n2c, trained with", card, re.M)
     out = run(checkout, "config_mri.py", "validate")
     assert float(re.search(r"test_db_clamped=([\d.]+)", out)[1]) == pytest.approx(float(restored[1]), abs=0.00501)
+
+
+def test_the_picture_of_the_networks(checkout):
+    for path in [*glob.glob(os.path.join(ROOT, "networks", "*.pickle")), os.path.join(ROOT, "networks", "picture.py")]:
+        shutil.copy(path, checkout / "networks")
+    for name in ("kodim17.png", "kodim23.png"):
+        Image.linear_gradient("L").convert("RGB").resize((350, 330)).save(checkout / "datasets" / "kodak" / name)
+    write_set(str(checkout / "datasets" / "ixi_valid.pkl"), 37, seed=10)
+    (checkout / "docs" / "images").mkdir(parents=True)
+    assert run(checkout, "networks/picture.py").endswith("Wrote docs/images/networks.png.\n")
+    with Image.open(checkout / "docs" / "images" / "networks.png") as picture:
+        assert picture.width >= 3 * 192 and picture.height >= 3 * 192
 
 
 def test_without_a_network_one_has_to_be_named(command, photos):
