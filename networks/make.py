@@ -34,7 +34,7 @@ POISSON_STAGES = [
         "--minibatch-size": "8",
         "--crop-size": "96",
         "--learning-rate": "0.0003",
-        "--iterations": "3000",
+        "--iterations": "2500",
     },
 ]
 MRI_STAGES = [
