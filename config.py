@@ -81,6 +81,7 @@ TRAIN = EasyDict(
     turn=False,  # Whether crops are turned and mirrored at random; those of noisy shots always are.
     learning_rate=3e-4,
     ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
+    optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
     adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
     moving_average=0.0,  # Decay per iteration, at most, of an average of the weights that is saved instead; 0: none.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
@@ -172,6 +173,7 @@ def _parser():
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--turn", type=flag, nargs="?", const=True, default=TRAIN.turn, help="turn and mirror crops at random")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
+    parser.optimizer_option(train, TRAIN.optimizer)
     option(
         "--moving-average", default=TRAIN.moving_average, type=decay, metavar="DECAY", help="of the weights; 0: none"
     )

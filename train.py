@@ -52,6 +52,7 @@ def train(
     turn,
     learning_rate,
     ramp_down_part,
+    optimizer,
     adam,
     moving_average,
     precision,
@@ -86,8 +87,7 @@ def train(
         rate = tf.placeholder(tf.float32, [], name="learning_rate")
         progress = tf.placeholder(tf.float32, [], name="progress")
         decay = tf.placeholder(tf.float32, [], name="decay")
-        optimizer = tflib.Optimizer(rate, **adam)
-        loss, update, skipped = optimizer.minimize(
+        loss, update, skipped = tflib.Optimizer(rate, **adam, kind=optimizer).minimize(
             lambda x, y, w: tf.reduce_mean(w * loss_of(network.get_output_for(x) - y, progress)),
             [noisy, target, weight],
             devices,

@@ -53,6 +53,11 @@ class Parser:
         )
 
     @staticmethod
+    def optimizer_option(parser, default):
+        """Adds the option of `tflib.Optimizer`."""
+        parser.add_argument("--optimizer", default=default, choices=("adam", "muon"), help="muon: fewer iterations")
+
+    @staticmethod
     def training_options(parser, defaults):
         """Adds the options of `resume` and of where it runs; `defaults` has submit, nodes, time and join_seconds."""
         option = parser.add_argument

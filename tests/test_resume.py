@@ -62,9 +62,9 @@ def points(run_dir):
     return {tag: [(p.step, p.value) for p in curve] for tag, curve in curves.items()}
 
 
-@pytest.mark.parametrize("precision,moving_average", [("float32", 0), ("bfloat16", 0.9)])
-def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, precision, moving_average):
-    options += ["--precision", precision, "--moving-average", moving_average]
+@pytest.mark.parametrize("precision,moving_average,optimizer", [("float32", 0, "adam"), ("bfloat16", 0.9, "muon")])
+def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, precision, moving_average, optimizer):
+    options += ["--precision", precision, "--moving-average", moving_average, "--optimizer", optimizer]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()

@@ -1,20 +1,23 @@
-"""Adam over any number of devices of any number of workers, passing over updates that are not finite."""
+"""Adam or Muon over any number of devices of any number of workers, passing over updates that are not finite."""
 
 from ..util import Stopped
+from .muon import Muon
 from .tfutil import tf
 
+KINDS = {"adam": tf.train.AdamOptimizer, "muon": Muon}
 BUFFER_SIZE = 1 << 20  # Bytes of gradients, about, that are averaged at a time, while the next ones are computed.
 
 
 class Optimizer:
-    """Adam (Kingma & Ba 2015) as TensorFlow computes it, with rates that may change from step to step.
+    """Adam (Kingma & Ba 2015) as TensorFlow computes it, or Muon, with rates that may change from step to step.
 
     `learning_rate` and `beta1` may be tensors. TensorFlow keeps the power of beta1 as a variable that it multiplies by
     the current beta1, which is what the published runs with a changing beta1 did.
     """
 
-    def __init__(self, learning_rate, beta1, beta2, epsilon):
-        self.adam = tf.train.AdamOptimizer(learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
+    def __init__(self, learning_rate, beta1, beta2, epsilon, kind="adam"):
+        """kind: a name from KINDS. The betas and epsilon are of Adam, also where that is for some variables only."""
+        self.adam = KINDS[kind](learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 
     def minimize(self, tower_loss, inputs, devices, parts=1, cluster=None):
         """Splits the minibatch over the devices and averages their gradients, with those of the other workers.
