@@ -62,8 +62,10 @@ TRAIN = EasyDict(
         rampup_epochs=10,
         rampdown_epochs=30,
     ),
+    optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
     adam=EasyDict(beta2=0.99, epsilon=1e-8),
     corrupt_targets=True,  # Targets: True, other undersamplings of the same slice; False, the clean slices.
+    loss="image",  # Squared error, published; or "measured": where the target was measured (network.measured_error).
     augment_translation=64,  # Pixels, at most, in both axes, cyclically.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
     checkpoint_minutes=5,  # Minutes between checkpoints, which are made after every epoch besides.
@@ -105,6 +107,7 @@ def _parser():
     option(
         "--learning-rate", default=schedule.learning_rate, type=positive_number, metavar="RATE", help="at its highest"
     )
+    parser.optimizer_option(train, TRAIN.optimizer)
     option("--rampup-epochs", default=schedule.rampup_epochs, type=nonnegative_int, metavar="N")
     option("--rampdown-epochs", default=schedule.rampdown_epochs, type=nonnegative_int, metavar="N")
     option("--beta1", default=schedule.beta1, type=probability, metavar="B", help="of Adam")
@@ -112,6 +115,7 @@ def _parser():
     option("--beta2", default=TRAIN.adam.beta2, type=probability, metavar="B", help="of Adam")
     option("--epsilon", default=TRAIN.adam.epsilon, type=positive_number, metavar="E", help="of Adam")
     option("--corrupt-targets", default=TRAIN.corrupt_targets, type=flag, nargs="?", const=True, help="noisy targets")
+    option("--loss", default=TRAIN.loss, choices=("image", "measured"), help="where the squared error is taken")
     option("--augment-translation", default=TRAIN.augment_translation, type=nonnegative_int, metavar="PIXELS")
     option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
     option("--snapshot-interval", default=TRAIN.snapshot_interval, type=positive_int, metavar="N", help="in epochs")

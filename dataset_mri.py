@@ -77,6 +77,10 @@ class Element(NamedTuple):
     target: np.ndarray  # float32 [255, 255], independently undersampled or clean.
     mask: np.ndarray  # bool [255, 255]: the frequencies that `input` was made of, the zero frequency in the centre.
     known: np.ndarray  # complex64 [255, 255]: the clean spectrum where `mask` is set, zero elsewhere.
+    weight: np.ndarray  # float32 [255, 255]: the target's spectrum is the clean one times this, 0 or 1/m; 1 if clean.
+
+
+_DTYPES = "float32", "float32", "bool", "complex64", "float32"  # Of an Element's fields.
 
 
 def load(path):
@@ -111,8 +115,10 @@ def training_element(data, settings, seed, epoch, position):
         dy, dx = rng.integers(-limit, limit, size=2, endpoint=True)
         image, spectrum = kspace.translate(image, spectrum, dy, dx)
     corrupted, mask = settings.undersampling(spectrum, rng)
-    target = settings.undersampling(spectrum, rng)[0] if settings.corrupt_targets else image
-    return Element(corrupted, target, mask, spectrum * mask)
+    if not settings.corrupt_targets:
+        return Element(corrupted, image, mask, spectrum * mask, np.ones_like(image))
+    target, target_mask = settings.undersampling(spectrum, rng)
+    return Element(corrupted, target, mask, spectrum * mask, target_mask / settings.undersampling.probability)
 
 
 def validation_element(data, settings, seed, index):
@@ -120,7 +126,8 @@ def validation_element(data, settings, seed, index):
     rng = np.random.default_rng((_VALIDATION, seed, index))
     spectrum = data.spectra[index]
     corrupted, mask = settings.undersampling(spectrum, rng)
-    return Element(corrupted, data.image(index), mask, spectrum * mask)
+    image = data.image(index)
+    return Element(corrupted, image, mask, spectrum * mask, np.ones_like(image))
 
 
 @functools.lru_cache(maxsize=4)  # Elements of two epochs are in the making when one follows the other.
@@ -149,7 +156,7 @@ def minibatches(data, settings, seed, minibatch_size, start, stop, part=(0, 1)):
         return training_element(data, settings, seed, *map(int, divmod(number, per_epoch)))
 
     def make_tensors(number):
-        tensors = tf.numpy_function(make, [number], Element(tf.float32, tf.float32, tf.bool, tf.complex64))
+        tensors = tf.numpy_function(make, [number], Element(*map(tf.as_dtype, _DTYPES)))
         for tensor in tensors:
             tensor.set_shape([SIZE, SIZE])
         return Element(*tensors)

@@ -42,9 +42,11 @@ def train(
     minibatch_size,
     microbatches,
     schedule_settings,
+    optimizer,
     adam,
     corruption,
     corrupt_targets,
+    loss,
     augment_translation,
     post_op,
     load_network,
@@ -83,8 +85,9 @@ def train(
         model = Model(post_op, dtype)
         rate = tf.placeholder(tf.float32, [])
         beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
-        optimizer = tflib.Optimizer(rate, beta1=beta1, **adam)
-        step = optimizer.minimize(model.loss, elements, devices, parts, cluster)
+        step = tflib.Optimizer(rate, beta1=beta1, **adam, kind=optimizer).minimize(
+            model.losses[loss], elements, devices, parts, cluster
+        )
         checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])

@@ -11,7 +11,7 @@ import kspace
 import metrics
 from dnnlib import tflib
 from dnnlib.tflib import tf
-from network import create_autoencoder_mri, restore_known
+from network import create_autoencoder_mri, measured_error, restore_known, restored_spectrum, spectrum_of
 
 MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
 EXAMPLES = 100  # Validation slices in psnr.txt.
@@ -30,18 +30,25 @@ class Model:
         size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
         self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
         self._restored = self._post_process(self.network.output, self._mask, self._known)
+        self.losses = {"image": self._image_loss, "measured": self._measured_loss}  # Of tensors of an `Element`.
 
     def _post_process(self, output, mask, known):
         return restore_known(output, mask, known) if self.post_op else output
 
-    def loss(self, x, target, mask, known):
-        """Mean squared error after the post-operation, for the tensors of an `Element`."""
+    def _image_loss(self, x, target, mask, known, weight):
+        """Mean squared error after the post-operation: the published loss."""
         restored = self._post_process(self.network.get_output_for(x), mask, known)
         return tf.reduce_mean(tf.square(restored - target))
 
+    def _measured_loss(self, x, target, mask, known, weight):
+        """The same of frequencies at which the target was measured, see `network.measured_error`."""
+        output = self.network.get_output_for(x)
+        spectrum = restored_spectrum(output, mask, known) if self.post_op else spectrum_of(output)
+        return measured_error(spectrum, target, weight)
+
     def run(self, elements):
         """A list of elements -> a list of Results."""
-        x, _, mask, known = (np.stack(field) for field in zip(*elements))
+        x, _, mask, known, _ = (np.stack(field) for field in zip(*elements))
         feed = {self.network.input: x, self._mask: mask, self._known: known}
         outputs = tf.get_default_session().run([self.network.output, self._restored], feed)
         return [Result(element, *output) for element, *output in zip(elements, *outputs)]

@@ -104,9 +104,9 @@ def mri_step(dtype, module=layers, batches=None):
         else:
             mask = tf.cast(constant(MRI) > 0.4, tf.bool)
             known = tf.cast(mask, tf.complex64) * tf.cast(constant(MRI), tf.complex64)
-            inputs = [constant(MRI), constant(MRI), mask, known]
+            inputs = [constant(MRI), constant(MRI), mask, known, constant(MRI)]
         optimizer = tflib.Optimizer(1e-3, beta1=0.9, **config_mri.TRAIN.adam)
-        loss, update, _ = optimizer.minimize(model.loss, inputs, ["/cpu:0"])
+        loss, update, _ = optimizer.minimize(model.losses[config_mri.TRAIN.loss], inputs, ["/cpu:0"])
     return [loss.op, update]
 
 

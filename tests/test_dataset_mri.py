@@ -40,7 +40,7 @@ def test_elements_depend_on_seed_epoch_and_position_alone(data):
 
 def test_elements_have_the_documented_types(data):
     for element in [dataset_mri.training_element(data, N2N, 1, 0, 0), dataset_mri.validation_element(data, N2N, 1, 0)]:
-        assert [x.dtype for x in element] == [np.float32, np.float32, np.bool_, np.complex64]
+        assert [x.dtype for x in element] == [np.float32, np.float32, np.bool_, np.complex64, np.float32]
         assert {x.shape for x in element} == {(255, 255)}
 
 
@@ -101,6 +101,15 @@ def test_noise2noise_target_is_an_independent_undersampling(data):
     assert 0.09 < target_mask.mean() < 0.12
     both = (target_mask & element.mask).mean()
     assert both == pytest.approx(np.square(probability).mean(), rel=0.1)
+
+
+def test_weights_are_those_of_the_target_s_spectrum(data):
+    for settings in (STILL, CLEAN):
+        element = dataset_mri.training_element(data, settings, 1, 0, 0)
+        clean = data.spectra[dataset_mri._order(5, 1, 0)[0]]
+        seen = kspace.spectrum_of(element.target)
+        np.testing.assert_allclose(seen, clean * element.weight, atol=1e-4 * np.abs(seen).max())
+        assert (element.weight == 0).any() == settings.corrupt_targets
 
 
 def test_validation_elements_are_fixed_clean_and_unmoved(data):
@@ -170,7 +179,7 @@ def test_minibatches_are_the_elements_in_order_also_when_resumed(count, minibatc
             batches = dataset_mri.minibatches(data, N2N, 1, minibatch_size, start, stop)
             iterator = tf.data.make_initializable_iterator(batches)
             following = iterator.get_next()
-            assert [x.shape for x in following] == [(minibatch_size, 255, 255)] * 4
+            assert [x.shape for x in following] == [(minibatch_size, 255, 255)] * 5
             session.run(iterator.initializer)
             result = [session.run(following) for _ in range(stop - start)]
             with pytest.raises(tf.errors.OutOfRangeError):

@@ -49,7 +49,7 @@ def mri_snapshot(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("mri") / "network.pkl")
     with tf.Graph().as_default(), tflib.create_session() as session:
         model, optimizer = Model(None), tflib.Optimizer(1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
-        optimizer.minimize(model.loss, [tf.zeros([1, 255, 255])] * 4, ["/cpu:0"])
+        optimizer.minimize(model.losses["image"], [tf.zeros([1, 255, 255])] * 5, ["/cpu:0"])
         session.run(tf.global_variables_initializer())
         model.save(path)
     return path

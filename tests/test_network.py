@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+import dataset_mri
 import dnnlib
 import kspace
 import network
@@ -163,3 +165,30 @@ def test_a_network_follows_another_as_its_moving_average():
             session.run(follow)
         for name, value in average.get_values().items():
             np.testing.assert_allclose(value, start[name] + 1 - 0.75**2, atol=1e-6)
+
+
+def test_error_where_the_target_was_measured(graph):
+    """To a clean target it is the squared error; to undersampled ones it is that in the mean, and varies less."""
+    rng = np.random.default_rng(0)
+    undersampling = dataset_mri.Undersampling(0.1, size=31)
+    clean, output = (ndimage.gaussian_filter(rng.normal(size=[31, 31]), 2).astype(np.float32) for _ in range(2))
+    output = clean + 0.1 * output
+    spectrum = kspace.spectrum_of(clean)
+    targets, masks = zip(*(undersampling(spectrum, rng) for _ in range(2000)))
+    weights = np.stack(masks) / undersampling.probability
+    y, t, w = (tf.placeholder(tf.float32, [None, 31, 31]) for _ in range(3))
+    error = network.measured_error(network.spectrum_of(y), t, w)
+    session = tf.get_default_session()
+
+    squared = np.mean(np.square(output - clean))
+    of_clean = {y: output[None], t: clean[None], w: np.ones([1, 31, 31])}
+    assert session.run(error, of_clean) == pytest.approx(squared, rel=1e-4)
+    gradient = session.run(tf.gradients(error, y)[0], of_clean)[0]
+    np.testing.assert_allclose(gradient, 2 * (output - clean) / 31**2, atol=1e-6 * np.abs(gradient).max() + 1e-9)
+
+    draws = {y: np.stack([output] * 2000), t: np.stack(targets), w: weights}
+    assert session.run(error, draws) == pytest.approx(squared, rel=0.03)
+    by_draw = session.run(tf.gradients(error, y)[0], draws) * 2000
+    np.testing.assert_allclose(by_draw.mean(axis=0), gradient, atol=0.15 * np.abs(gradient).max())
+    of_images = 2 * (output - np.stack(targets)) / 31**2
+    assert by_draw.var() < 0.1 * of_images.var()
