@@ -24,6 +24,7 @@ from dnnlib.command_line import (
     finite_number,
     flag,
     memory_size,
+    part,
     positive_int,
     positive_number,
     resume,
@@ -90,15 +91,17 @@ TRAIN = EasyDict(
 )
 
 PRESETS = EasyDict(
-    # For a small budget: smaller crops, turned at random, a higher rate, an average of the weights (docs/recipe.md).
+    # For a small budget: more and smaller crops, turned at random, Muon, an average of the weights (docs/recipe.md).
     quick=EasyDict(
-        iteration_count=60_000,
+        iteration_count=6_500,
         eval_interval=1_000,
-        crop_size=128,
+        minibatch_size=8,
+        crop_size=96,
         turn=True,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         ramp_down_part=0.4,
-        moving_average=0.999,
+        optimizer="muon",
+        moving_average=0.998,
     ),
 )
 
@@ -173,6 +176,7 @@ def _parser():
     option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
     option("--turn", type=flag, nargs="?", const=True, default=TRAIN.turn, help="turn and mirror crops at random")
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
+    option("--ramp-down-part", default=TRAIN.ramp_down_part, type=part, metavar="PART", help="of the run, at its end")
     parser.optimizer_option(train, TRAIN.optimizer)
     option(
         "--moving-average", default=TRAIN.moving_average, type=decay, metavar="DECAY", help="of the weights; 0: none"

@@ -259,6 +259,11 @@ def probability(text):
     return _number(text, float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
 
 
+def part(text):
+    """A number from 0 to 1."""
+    return _number(text, float, lambda p: 0 <= p <= 1, "a number from 0 to 1")
+
+
 def decay(text):
     """A number from 0 to below 1."""
     return _number(text, float, lambda d: 0 <= d < 1, "a number from 0 to below 1")

@@ -23,24 +23,11 @@ from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 
 RUNS = "results/networks"
-# Those of the networks that are here: hours in all. More is better, see docs/recipe.md.
-GAUSSIAN_STAGES = [
-    {"--minibatch-size": "16", "--crop-size": "64", "--learning-rate": "0.001", "--iterations": "6500"},
-    {"--minibatch-size": "8", "--crop-size": "96", "--learning-rate": "0.0005", "--iterations": "7000"},
-]
-POISSON_STAGES = [
-    {
-        "--load-network": "networks/gaussian-n2n.pickle",  # From random weights it takes far longer.
-        "--minibatch-size": "8",
-        "--crop-size": "96",
-        "--learning-rate": "0.0003",
-        "--iterations": "2500",
-    },
-]
-MRI_STAGES = [
-    {"--minibatch-size": "2", "--num-epochs": "6"},
-    {"--minibatch-size": "4", "--learning-rate": "0.0004", "--num-epochs": "6"},
-]
+# Stages of a training, {name: options}; each but the first starts from the network of the one before. The first of the
+# photographs' is common to all four networks: at a constant rate, on noisy targets. Then the rate falls to zero.
+START = {"photographs": ["--noise", "gaussian", "--iterations", "4000", "--ramp-down-part", "0"]}
+END = ["--seed", "1001", "--iterations", "2500", "--ramp-down-part", "1"]
+MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
 
 
@@ -50,7 +37,7 @@ class Recipe:
 
     title: str
     train: list  # A program and its options.
-    stages: list  # More options, {option: value}, for each stage of the training; one starts from the one before.
+    stages: dict  # {name: more options} of each stage of the training; one starts from the one before.
     length: str  # The option that says for how long.
     validate: dict  # {what it is measured on: a program and its options}
     final: str  # The run's last snapshot.
@@ -60,14 +47,13 @@ class Recipe:
     clean_targets: str = ""  # Option of a second training, for comparison in the card.
 
 
-def _photographs(noise, targets, strengths, stages):
-    train = ["config.py", "train", "--preset", "quick", "--noise", noise]
-    train += [] if targets == "n2n" else ["--noise2noise=false"]
-    train += ["--train-tfrecords", "datasets/photos.tfrecords", "--validation-dir", "datasets/held_out"]
+def _photographs(noise, targets, strengths):
+    train = ["config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"]
+    end = ["--noise", noise, *([] if targets == "n2n" else ["--noise2noise=false"]), *END]
     return Recipe(
         title=f"photographs with {noise.capitalize()} noise, {'noisy' if targets == 'n2n' else 'clean'} targets",
-        train=train,
-        stages=stages,
+        train=[*train, "--validation-dir", "datasets/held_out"],
+        stages=START | {f"{noise}-{targets}": end},
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", folder]
@@ -83,17 +69,14 @@ def _photographs(noise, targets, strengths, stages):
 
 
 RECIPES = {
-    f"{noise}-{targets}": _photographs(noise, targets, strengths, stages)
-    for noise, strengths, stages in (
-        ("gaussian", "sigma 0 to 50", GAUSSIAN_STAGES),
-        ("poisson", "up to 50 photons in white", POISSON_STAGES),
-    )
+    f"{noise}-{targets}": _photographs(noise, targets, strengths)
+    for noise, strengths in (("gaussian", "sigma 0 to 50"), ("poisson", "up to 50 photons in white"))
     for targets in ("n2n", "n2c")
 }
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
     train=["config_mri.py", "train"],
-    stages=MRI_STAGES,
+    stages={"mri-n2n": MRI},
     length="--num-epochs",
     validate={"sub-21 to sub-24": ["config_mri.py", "validate"]},
     final="network-final.pkl",
@@ -132,11 +115,10 @@ def make(name, recipe, length=None):
     if os.path.exists(snapshot):
         print(f"{snapshot} is there already.")
         return
-    stages = [stage | ({recipe.length: length} if length else {}) for stage in recipe.stages]
-    trained = {name: _train(name, recipe.train, stages, recipe.final)}
+    trained = {name: _train(recipe.train, recipe, length)}
     if recipe.clean_targets:
         rival = name.replace("n2n", "n2c")
-        trained[rival] = _train(rival, [*recipe.train, recipe.clean_targets], stages, recipe.final)
+        trained[rival] = _train([*recipe.train, recipe.clean_targets], recipe, length, {name: rival})
     curves = [",".join(run.run_dir for run in runs) for runs in trained.values()]
     run_script(
         *("benchmarks/plot_runs.py", *curves, "--tags", *recipe.curves),
@@ -157,20 +139,23 @@ def make(name, recipe, length=None):
     print(f"Made {snapshot} and its card.")
 
 
-def _train(name, train, stages, final):
-    """Trains stage by stage by the command `train`, or goes on, or does nothing if that was done. Returns the Runs."""
+def _train(train, recipe, length=None, names=None):
+    """Trains stage by stage by the command `train`, or goes on, or does nothing where that was done. Returns the Runs.
+
+    length: of each stage, in place of the recipe's; names: {name of a stage: another}.
+    """
     runs = []
-    for number, options in enumerate(stages, 1):
-        command = train + [word for option in options.items() for word in option]
+    for name, options in recipe.stages.items():
+        desc = (names or {}).get(name, name)
+        command = [*train, *options, *([recipe.length, length] if length else [])]
         command += ["--load-network", runs[-1].final] if runs else []
-        desc = f"{name}.{number}" if runs else name
         run_dir = _find_run(desc)
         if run_dir is None:
             run_script(*command, "--desc", desc, "--run-dir-root", RUNS)
             run_dir = _find_run(desc)
         elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
             run_script(*train[:2], "--resume", run_dir)
-        runs.append(Run(command, run_dir, os.path.join(run_dir, final)))
+        runs.append(Run(command, run_dir, os.path.join(run_dir, recipe.final)))
     return runs
 
 

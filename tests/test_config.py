@@ -49,7 +49,7 @@ def test_long_train_has_a_type(command, words, iterations):
 
 def test_a_preset_gives_way_to_options_only(command):
     settings = dry_run(command, "config.py", "train", "--preset", "quick", "--crop-size", 32, "--long-train")
-    expected = {"iteration_count": "60000", "crop_size": "32", "learning_rate": "0.0005", "moving_average": "0.999"}
+    expected = {"iteration_count": "6500", "crop_size": "32", "learning_rate": "0.001", "optimizer": "'muon'"}
     assert expected.items() <= settings.items()
 
 
