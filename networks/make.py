@@ -25,8 +25,8 @@ from dnnlib.util import run_script
 RUNS = "results/networks"
 # Stages of a training, {name: options}; each but the first starts from the network of the one before. The first of the
 # photographs' is common to all four networks: at a constant rate, on noisy targets. Then the rate falls to zero.
-START = {"photographs": ["--noise", "gaussian", "--iterations", "4000", "--ramp-down-part", "0"]}
-END = ["--seed", "1001", "--iterations", "2500", "--ramp-down-part", "1"]
+START = {"photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"]}
+END = ["--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"]
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
 
