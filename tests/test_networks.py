@@ -46,10 +46,10 @@ def test_networks_are_made_described_and_found(checkout):
     run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
     restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)
-    assert card.count("| 1 iterations, 8 at a time |") == 2 and "--length" not in card
+    assert card.count("| 1 iterations, 8 at a time |") == 4 and "--length" not in card
     stages = re.findall(r"^\| command \| `python (.*)` \|$", card, re.M)
-    assert len(stages) == 2 and re.search("--load-network results/networks/.*-photographs-n2n/", stages[1])
-    assert (checkout / stages[1].split()[-1]).exists()
+    assert len(stages) == 4 and re.search("--load-network results/networks/.*-photographs.3-n2n/", stages[3])
+    assert (checkout / stages[3].split()[-1]).exists()
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
     out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
