@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from test_resume import finish, points, train, wait_for
+from test_resume import RUN_DIR, finish, points, train, wait_for
 from test_train_mri import write_set
 
 import config
@@ -21,7 +21,6 @@ from dnnlib import safe_pickle, submission, tflib
 from dnnlib.submission import workers
 from dnnlib.tflib import sockets, tf
 
-RUN_DIR = "results/00000-autoencoder-n2n"
 MRI_NAME = "mri-ixi_s-n2n_-ep1-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L"
 
 

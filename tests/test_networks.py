@@ -42,7 +42,12 @@ def run(checkout, *words):
     return done.stdout
 
 
-def test_networks_are_made_described_and_found(checkout):
+def test_networks_are_made_described_and_found(checkout, photos, training_file):
+    words = ["--train-tfrecords", training_file, "--validation-dir", str(photos), "--iterations", "1"]
+    run(checkout, "config.py", "--desc", "done", "--run-dir-root", "runs", "train", "--preset", "quick", *words)
+    for index, name in enumerate(("photographs", "photographs.2", "photographs.3")):  # Nor are these made again.
+        done = f"results/networks/0000{index}-autoencoder-{name}-n2n"
+        shutil.copytree(checkout / "runs" / "00000-autoencoder-done-n2n", checkout / done)
     run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
     restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)

@@ -15,8 +15,9 @@ from test_train_mri import write_set
 
 from dnnlib import safe_pickle, submission, tflib
 
-KILLS = int(os.environ.get("KILLS", "2"))
-ITERATIONS = 40 + 20 * KILLS
+KILLS = int(os.environ.get("KILLS", "1"))
+ITERATIONS = 20 + 20 * KILLS
+RUN_DIR = "results/00000-autoencoder-n2n"
 
 
 def train(folder, *options, script="config.py", **kwargs):
@@ -40,8 +41,9 @@ def kill_at_random(folder, process, times_before, rng):
     """SIGKILL at any moment once the run trains: in an iteration, an evaluation or while a checkpoint is written."""
 
     def trains():
-        out = (folder / "out").read_text()
-        return "iter 0 " in out and out.count("Resumed after") == times_before
+        first = folder / RUN_DIR / "checkpoints" / "step-0.json"  # Without it there is nothing to resume from.
+        resumed = (folder / "out").read_text().count("Resumed after")
+        return (times_before or first.exists()) and resumed == times_before
 
     wait_for(trains, process)
     time.sleep(rng.uniform(0, 1.5))
@@ -70,37 +72,39 @@ def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, pre
     killed.mkdir()
     options += ["--noise", "impulse"]  # Its loss changes with the iteration.
     finish(train(whole, *options), whole)
-    run_dir, rng = "results/00000-autoencoder-n2n", random.Random(KILLS)
+    rng = random.Random(KILLS)
     process = train(killed, *options)
     for times_before in range(KILLS):
         kill_at_random(killed, process, times_before, rng)
-        assert not os.path.exists(killed / run_dir / "network_final.pickle")
-        process = train(killed, "--resume", run_dir)
+        assert not os.path.exists(killed / RUN_DIR / "network_final.pickle")
+        process = train(killed, "--resume", RUN_DIR)
     finish(process, killed)
 
     for name in ("network_final.pickle", "network_best.pickle"):
-        a, b = (tflib.load_snapshot(str(folder / run_dir / name)).variables for folder in (whole, killed))
+        a, b = (tflib.load_snapshot(str(folder / RUN_DIR / name)).variables for folder in (whole, killed))
         for variable, value in a.items():
             np.testing.assert_array_equal(value, b[variable], err_msg=f"{name} {variable}")
-    assert points(whole / run_dir) == points(
-        killed / run_dir
-    )  # No gap, no point twice, Loss averaged over the same steps.
-    iterations = re.findall(r"^iter (\d+)", (killed / run_dir / "log.txt").read_text(), re.M)
+    # No gap, no point twice, Loss averaged over the same steps.
+    assert points(whole / RUN_DIR) == points(killed / RUN_DIR)
+    iterations = re.findall(r"^iter (\d+)", (killed / RUN_DIR / "log.txt").read_text(), re.M)
     assert iterations == [str(i) for i in [*range(0, ITERATIONS, 7), ITERATIONS]]
-    assert len(submission.resume.checkpoint_steps(str(killed / run_dir))) == 2
-    assert not os.path.exists(killed / run_dir / "_failed.txt")
+    assert len(submission.resume.checkpoint_steps(str(killed / RUN_DIR))) == 2
+    assert not os.path.exists(killed / RUN_DIR / "_failed.txt")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_run_at_a_checkpoint(tmp_path, options, number):
-    process, run_dir = train(tmp_path, *options, "--iterations", 100000), "results/00000-autoencoder-n2n"
-    wait_for(lambda: "iter 7 " in (tmp_path / "out").read_text(), process)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 1
-    match = re.search(rf"stopped by {number.name} after iteration (\d+); go on with", (tmp_path / "out").read_text())
-    assert submission.newest_checkpoint(str(tmp_path / run_dir))[0] == int(match[1])
-    assert not os.path.exists(tmp_path / run_dir / "network_final.pickle")
-    finish(train(tmp_path, "--resume", run_dir, "--iterations", int(match[1]) + 3), tmp_path)
+def test_a_signal_stops_a_run_at_a_checkpoint(tmp_path, options):
+    words, stopped = [*options, "--iterations", 100000], 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process, evaluation = train(tmp_path, *words), f"iter {stopped // 7 * 7 + 7} "
+        wait_for(lambda text=evaluation: text in (tmp_path / "out").read_text(), process)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 1
+        message = rf"stopped by {number.name} after iteration (\d+); go on with"
+        stopped = int(re.search(message, (tmp_path / "out").read_text())[1])
+        assert submission.newest_checkpoint(str(tmp_path / RUN_DIR))[0] == stopped
+        words = ["--resume", RUN_DIR]
+    assert not os.path.exists(tmp_path / RUN_DIR / "network_final.pickle")
+    finish(train(tmp_path, *words, "--iterations", stopped + 3), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +127,13 @@ def test_settings_come_from_the_run(tmp_path, options, given, message):
 
 
 def test_mri_runs_resume_within_an_epoch(tmp_path):
-    write_set(str(tmp_path / "ixi_train.pkl"), 4, seed=0)
+    write_set(str(tmp_path / "ixi_train.pkl"), 3, seed=0)
     write_set(str(tmp_path / "ixi_valid.pkl"), 1, seed=10)
     options = ["--data-dir", ".", "--num-epochs", 2, "--minibatch-size", 1, "--checkpoint-minutes", 0.001]
     process = train(tmp_path, *options, script="config_mri.py")
     name = "mri-ixi_s-n2n_-ep2-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L"
     run_dir = tmp_path / "results" / f"00000-{name}"
-    wait_for(lambda: 3 in submission.resume.checkpoint_steps(str(run_dir)), process)
+    wait_for(lambda: 2 in submission.resume.checkpoint_steps(str(run_dir)), process)
     process.kill()
     process.wait()
     finish(train(tmp_path, "--resume", run_dir, script="config_mri.py"), tmp_path)
