@@ -142,7 +142,7 @@ def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, trai
 
 @pytest.mark.parametrize(
     "noise,targets",
-    [("bernoulli", "n2n"), ("bernoulli", "n2c"), ("text", "n2n"), ("impulse", "n2n"), ("poisson-gaussian", "n2n")],
+    [("bernoulli", "n2n"), ("text", "n2c"), ("impulse", "n2n"), ("poisson-gaussian", "n2n")],
 )
 def test_every_noise_trains_and_validates(tmp_path, monkeypatch, photos, training_file, noise, targets):
     monkeypatch.chdir(tmp_path)
@@ -170,29 +170,24 @@ def test_noisy_shots_train_a_network_that_is_compared_with_references(command, n
     assert {"network_final.pickle", "network_best.pickle", "img_4_y.png"} | previews <= names
 
 
-def test_the_saved_average_is_near_the_network_from_the_first_iterations_on(command, photos, training_file, tmp_path):
-    words = ["--validation-dir", photos, "--train-tfrecords", training_file, "--moving-average", 0.999]
-    done = command("config.py", "train", *words, *SHORT, "--iterations", 2)
-    assert done.returncode == 0, done.stderr
-    run_dir = tmp_path / "results/00000-autoencoder-n2n"
-    start, end = (tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}")) for step in (0, 2))
-    name = "enc_conv0/weight"
-    initial, trained = (checkpoint.get_tensor(f"autoencoder/{name}") for checkpoint in (start, end))
-    saved = values(run_dir)[name]
-    np.testing.assert_array_equal(saved, end.get_tensor(f"moving_average/{name}"))
-    assert 0 < np.abs(saved - trained).max() < 0.5 * np.abs(initial - trained).max()
-
-
-def test_a_run_starts_from_a_network(command, photos, training_file, snapshot, tmp_path):
+def test_a_run_starts_from_a_network_and_its_saved_average_is_soon_near_it(
+    command, photos, training_file, snapshot, tmp_path
+):
     words = ["--validation-dir", photos, "--train-tfrecords", training_file, "--moving-average", 0.999]
     words += ["--load-network", snapshot, "--learning-rate", 1e-6, "--iterations", 2]
     done = command("config.py", "train", *words, *SHORT[2:])
     assert done.returncode == 0, done.stderr
     assert f"Starting from {snapshot}." in done.stdout
-    start, end = tflib.load_snapshot(snapshot).variables, values(tmp_path / "results/00000-autoencoder-n2n")
-    assert any((start[name] != end[name]).any() for name in start)
-    for name in start:
-        np.testing.assert_allclose(end[name], start[name], rtol=0, atol=1e-5)
+    run_dir = tmp_path / "results/00000-autoencoder-n2n"
+    start, end = (tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}")) for step in (0, 2))
+    saved = values(run_dir)
+    for name, value in tflib.load_snapshot(snapshot).variables.items():
+        np.testing.assert_array_equal(start.get_tensor(f"autoencoder/{name}"), value, err_msg=name)
+        np.testing.assert_array_equal(saved[name], end.get_tensor(f"moving_average/{name}"), err_msg=name)
+        moved = np.abs(end.get_tensor(f"autoencoder/{name}") - value).max()
+        assert moved < 1e-5 and np.abs(saved[name] - end.get_tensor(f"autoencoder/{name}")).max() <= 0.5 * moved
+    name = "dec_conv1/bias"
+    assert (saved[name] != start.get_tensor(f"autoencoder/{name}")).any()
 
 
 def test_noisy_shots_alone_are_enough_to_train(command, noisy_shots, shots_file, tmp_path):
