@@ -72,6 +72,7 @@ TRAIN = EasyDict(
     reference_dir=None,  # With noise "none": clean images or second shots of those of validation_dir; None: no PSNR.
     noise="gaussian",  # A name from NOISE.
     loss=None,  # "l2", "l1" or "annealed" (see corruption.py); None: the one that belongs to the noise.
+    balance=False,  # Whether crops count less the more noise is found in them, lest a few rule (docs/recipe.md).
     load_network=None,  # A snapshot to start from; None: random weights.
     noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
     iteration_count=300_000,
@@ -159,6 +160,7 @@ def _parser():
     option = train.add_argument
     option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
     option("--loss", default=TRAIN.loss, choices=LOSSES, help="loss; None: the one that belongs to the noise")
+    option("--balance", type=flag, nargs="?", const=True, default=TRAIN.balance, help="weigh crops by their noise")
     option("--noise2noise", type=flag, nargs="?", const=True, default=TRAIN.noise2noise, help="noisy targets")
     option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
     option("--long-train", type=flag, nargs="?", const=True, default=False, help="the published 500,000 iterations")

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import config
 from dnnlib import tflib
 from dnnlib.tflib import tf
-from train import decay_at, learning_rate_at
+from train import crop_weights, decay_at, learning_rate_at
 
 SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop-size", 32]
 
@@ -28,6 +28,18 @@ def test_golden_learning_rates():
 def test_the_average_of_the_weights_soon_forgets_the_initial_ones():
     assert np.prod([decay_at(i, 0.999) for i in range(100)]) < 1e-9
     assert decay_at(10**5, 0.999) == 0.999 and decay_at(10**5, 0) == 0
+
+
+def test_balanced_crops_weigh_by_the_noise_that_is_taken_away_and_pass_no_gradient():
+    rng = np.random.default_rng(0)
+    strengths = np.array([0, 25, 100, 500])[:, None, None, None] / 255
+    clean = np.zeros([4, 3, 64, 64], np.float32)
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        noisy, output = (clean + strengths * rng.standard_normal(clean.shape)).astype(np.float32), tf.constant(clean)
+        weights = crop_weights(noisy, output)
+        assert tf.gradients(weights, output) == [None]
+        expected = 25 / np.hypot([0, 25, 100, 500], 5)
+        np.testing.assert_allclose(session.run(weights), expected[:, None, None, None], rtol=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +159,8 @@ def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, trai
 def test_every_noise_trains_and_validates(tmp_path, monkeypatch, photos, training_file, noise, targets):
     monkeypatch.chdir(tmp_path)
     data = ["--train-tfrecords", training_file, "--validation-dir", str(photos)]
-    config.main(["train", "--noise", noise, f"--noise2noise={targets == 'n2n'}", *data, *map(str, SHORT)])
+    words = [f"--noise2noise={targets == 'n2n'}", f"--balance={noise == 'poisson-gaussian'}", *data, *map(str, SHORT)]
+    config.main(["train", "--noise", noise, *words])
     run_dir = f"results/00000-autoencoder-{targets}"
     events = EventAccumulator(run_dir)
     events.Reload()
