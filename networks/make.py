@@ -23,19 +23,12 @@ from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 
 RUNS = "results/networks"
-# Stages of a training, {name: options}; each but the first starts from the network of the one before. The first three
-# are common to all networks of photographs, with Gaussian noise and noisy targets: two of a trial, then the long one.
-START = {
-    "photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"],
-    "photographs.2": ["--noise", "gaussian", "--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"],
-    "photographs.3": [
-        *("--noise", "gaussian", "--seed", "1003", "--iterations", "12000", "--learning-rate", "0.0006"),
-        *("--ramp-down-part", "0", "--moving-average", "0.999"),
-    ],
-}
-END = ["--seed", "1004", "--learning-rate", "0.0006", "--iterations", "2000", "--ramp-down-part", "1"]
-# Poisson noise follows on Gaussian noise with noisy targets.
-POISSON = ["--seed", "1005", "--balance", "--iterations", "3000", "--ramp-down-part", "1"]
+# Stages of a training, {name: options}; each but the first starts from the network of the one before. The first of the
+# photographs' is common to all four networks: at a constant rate, on noisy targets. Then the rate falls to zero.
+# Poisson noise follows on Gaussian noise with noisy targets, at a lower rate: its targets have heavy tails.
+START = {"photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"]}
+END = ["--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"]
+POISSON = ["--seed", "1002", "--learning-rate", "0.0003", "--iterations", "1200", "--ramp-down-part", "1"]
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
 
@@ -58,12 +51,13 @@ class Recipe:
 
 def _photographs(noise, targets, strengths):
     train = ["config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"]
+    stages = START | ({"gaussian-n2n": ["--noise", "gaussian", *END]} if noise == "poisson" else {})
     last = ["--noise", noise, *([] if targets == "n2n" else ["--noise2noise=false"])]
     kind = "noisy targets" if targets == "n2n" else "clean targets at last"
     return Recipe(
         title=f"photographs with {noise.capitalize()} noise, {kind}",
         train=[*train, "--validation-dir", "datasets/held_out"],
-        stages=START | {f"{noise}-{targets}": [*last, *(END if noise == "gaussian" else POISSON)]},
+        stages=stages | {f"{noise}-{targets}": [*last, *(END if noise == "gaussian" else POISSON)]},
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", folder]
