@@ -15,8 +15,8 @@ from test_train_mri import write_set
 
 from dnnlib import safe_pickle, submission, tflib
 
-KILLS = int(os.environ.get("KILLS", "1"))
-ITERATIONS = 20 + 20 * KILLS
+KILLS = int(os.environ.get("KILLS", "2"))
+ITERATIONS = 40 + 20 * KILLS
 RUN_DIR = "results/00000-autoencoder-n2n"
 
 
