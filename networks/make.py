@@ -23,12 +23,23 @@ from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 
 RUNS = "results/networks"
-# Stages of a training, {name: options}; each but the first starts from the network of the one before. The first of the
-# photographs' is common to all four networks: at a constant rate, on noisy targets. Then the rate falls to zero.
-# Poisson noise follows on Gaussian noise with noisy targets, at a lower rate: its targets have heavy tails.
-START = {"photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"]}
-END = ["--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"]
-POISSON = ["--seed", "1002", "--learning-rate", "0.0003", "--iterations", "1200", "--ramp-down-part", "1"]
+# Stages of a training, {name: options}; each but the first starts from the network of the one before. For photographs:
+# those of `photographs`, a network of its own, from random weights; from there, at a constant rate and with noisy
+# targets, those in common; the last, as the rate falls to zero, with noisy targets or clean ones.
+PHOTOGRAPHS = {
+    "photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"],
+    "photographs.2": ["--noise", "gaussian", "--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"],
+}
+LONG = ["--learning-rate", "0.0006", "--moving-average", "0.999", "--ramp-down-part", "0"]
+GAUSSIAN = {"common.gaussian": ["--noise", "gaussian", "--seed", "1003", "--iterations", "20000", *LONG]}
+POISSON = {"common.poisson": ["--noise", "poisson", "--balance", "--seed", "1005", "--iterations", "5000", *LONG]}
+COMMON = {"gaussian": GAUSSIAN, "poisson": GAUSSIAN | POISSON}
+END = ["--learning-rate", "0.0006", "--iterations", "2500", "--ramp-down-part", "1"]
+LAST = {
+    "gaussian": ["--noise", "gaussian", "--seed", "1004", *END],
+    "poisson": ["--noise", "poisson", "--balance", "--seed", "1006", *END],
+}
+TARGETS = {"n2n": [], "n2c": ["--noise2noise=false"]}
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
 
@@ -47,17 +58,18 @@ class Recipe:
     data: str
     limits: str
     clean_targets: str = ""  # Option of a second training, for comparison in the card.
+    start: str = ""  # The network of this folder that the first stage starts from; none: random weights.
 
 
-def _photographs(noise, targets, strengths):
-    train = ["config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"]
-    stages = START | ({"gaussian-n2n": ["--noise", "gaussian", *END]} if noise == "poisson" else {})
-    last = ["--noise", noise, *([] if targets == "n2n" else ["--noise2noise=false"])]
-    kind = "noisy targets" if targets == "n2n" else "clean targets at last"
+def _photographs(noise, title, stages, start=""):
+    strengths = {"gaussian": "sigma 0 to 50", "poisson": "up to 50 photons in white"}[noise]
     return Recipe(
-        title=f"photographs with {noise.capitalize()} noise, {kind}",
-        train=[*train, "--validation-dir", "datasets/held_out"],
-        stages=stages | {f"{noise}-{targets}": [*last, *(END if noise == "gaussian" else POISSON)]},
+        title=f"photographs with {noise.capitalize()} noise, {title}",
+        train=[
+            *("config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"),
+            *("--validation-dir", "datasets/held_out"),
+        ],
+        stages=stages,
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", folder]
@@ -69,14 +81,18 @@ def _photographs(noise, targets, strengths):
         "the curve. Both sets are for non-commercial research.",
         limits=f"Made for {noise.capitalize()} noise of {strengths} on sRGB values, independent from pixel to pixel. "
         "Noise that a camera has processed or a JPEG has smeared is another one.",
+        start=start,
     )
 
 
-RECIPES = {
-    f"{noise}-{targets}": _photographs(noise, targets, strengths)
-    for noise, strengths in (("gaussian", "sigma 0 to 50"), ("poisson", "up to 50 photons in white"))
-    for targets in ("n2n", "n2c")
-}
+def _restorer(noise, targets):
+    stages = COMMON[noise] | {f"{noise}-{targets}": [*LAST[noise], *TARGETS[targets]]}
+    title = "noisy targets" if targets == "n2n" else "clean targets at last"
+    return _photographs(noise, title, stages, start="photographs")
+
+
+RECIPES = {"photographs": _photographs("gaussian", "where the others start", PHOTOGRAPHS)}
+RECIPES |= {f"{noise}-{targets}": _restorer(noise, targets) for noise in COMMON for targets in TARGETS}
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
     train=["config_mri.py", "train"],
@@ -119,6 +135,8 @@ def make(name, recipe, length=None):
     if os.path.exists(snapshot):
         print(f"{snapshot} is there already.")
         return
+    if recipe.start:
+        make(recipe.start, RECIPES[recipe.start], length)
     trained = {name: _train(recipe.train, recipe, length)}
     if recipe.clean_targets:
         rival = name.replace("n2n", "n2c")
@@ -149,17 +167,19 @@ def _train(train, recipe, length=None, names=None):
     length: of each stage, in place of the recipe's; names: {name of a stage: another}.
     """
     runs = []
+    network = f"networks/{recipe.start}.pickle" if recipe.start else None
     for name, options in recipe.stages.items():
         desc = (names or {}).get(name, name)
         command = [*train, *options, *([recipe.length, length] if length else [])]
-        command += ["--load-network", runs[-1].final] if runs else []
+        command += ["--load-network", network] if network else []
         run_dir = _find_run(desc)
         if run_dir is None:
             run_script(*command, "--desc", desc, "--run-dir-root", RUNS)
             run_dir = _find_run(desc)
         elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
             run_script(*train[:2], "--resume", run_dir)
-        runs.append(Run(command, run_dir, os.path.join(run_dir, recipe.final)))
+        network = os.path.join(run_dir, recipe.final)
+        runs.append(Run(command, run_dir, network))
     return runs
 
 
@@ -184,6 +204,8 @@ def _copy_weights(snapshot, path):
 def card(name, recipe, runs, digest, measured):
     """The card of a network, in Markdown. measured: (what on, PSNR corrupted and restored, how) of each measurement."""
     rows = [("network", f"`networks/{name}.pickle`, sha256 `{digest}`"), ("data", recipe.data)]
+    if recipe.start:
+        rows.append(("starts from", f"[{recipe.start}]({recipe.start}.md)"))
     for run in runs:
         rows += _describe(run, recipe.length)
     lines = [f"# {name}: {recipe.title}", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]

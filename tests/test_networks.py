@@ -46,17 +46,19 @@ def run(checkout, *words):
 def test_networks_are_made_described_and_found(checkout, photos, training_file):
     words = ["--train-tfrecords", training_file, "--validation-dir", str(photos), "--iterations", "1"]
     run(checkout, "config.py", "--desc", "done", "--run-dir-root", "runs", "train", "--preset", "quick", *words)
-    start = runpy.run_path(os.path.join(ROOT, "networks", "make.py"))["START"]
-    for index, name in enumerate(start):  # Nor are these made again.
-        done = f"results/networks/0000{index}-autoencoder-{name}-n2n"
-        shutil.copytree(checkout / "runs" / "00000-autoencoder-done-n2n", checkout / done)
-    run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
+    done = checkout / "runs" / "00000-autoencoder-done-n2n"
+    shutil.copy(done / "network_final.pickle", checkout / "networks" / "photographs.pickle")
+    common = runpy.run_path(os.path.join(ROOT, "networks", "make.py"))["COMMON"]["gaussian"]
+    for index, name in enumerate(common):  # Nor are these made again.
+        shutil.copytree(done, checkout / f"results/networks/0000{index}-autoencoder-{name}-n2n")
+    out = run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
+    assert out.startswith("networks/photographs.pickle is there already.\n")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
     restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)
-    assert card.count("| 1 iterations, 8 at a time |") == len(start) + 1 and "--length" not in card
-    stages = re.findall(r"^\| command \| `python (.*)` \|$", card, re.M)
-    assert len(stages) == len(start) + 1 and re.search(f"--load-network results/networks/.*-{name}-n2n/", stages[-1])
-    assert (checkout / stages[-1].split()[-1]).exists()
+    assert card.count("| 1 iterations, 8 at a time |") == len(common) + 1 and "--length" not in card
+    starts = re.findall(r"^\| command \| `python .* --load-network (.*)` \|$", card, re.M)
+    assert len(starts) == len(common) + 1 and starts[0] == "networks/photographs.pickle"
+    assert re.search(f"results/networks/.*-{name}-n2n/", starts[-1]) and (checkout / starts[-1]).exists()
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
     out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
