@@ -32,9 +32,18 @@ PHOTOGRAPHS = {
 }
 LONG = ["--learning-rate", "0.0006", "--moving-average", "0.999", "--ramp-down-part", "0"]
 GAUSSIAN = {"common.gaussian": ["--noise", "gaussian", "--seed", "1003", "--iterations", "20000", *LONG]}
-POISSON = {"common.poisson": ["--noise", "poisson", "--balance", "--seed", "1005", "--iterations", "7000", *LONG]}
+POISSON = {
+    "common.poisson": [
+        *("--noise", "poisson", "--balance", "--seed", "1005", "--iterations", "5000"),
+        *("--minibatch-size", "4", "--crop-size", "128", *LONG),
+    ],
+}
 COMMON = {"gaussian": GAUSSIAN, "poisson": GAUSSIAN | POISSON}
-END = ["--learning-rate", "0.0006", "--iterations", "5000", "--ramp-down-part", "1"]
+# Larger crops at last: after long training on small ones some textures make spots in photographs (docs/recipe.md).
+END = [
+    *("--learning-rate", "0.0004", "--iterations", "2500", "--ramp-down-part", "1"),
+    *("--minibatch-size", "4", "--crop-size", "160"),
+]
 LAST = {
     "gaussian": ["--noise", "gaussian", "--seed", "1004", *END],
     "poisson": ["--noise", "poisson", "--balance", "--seed", "1006", *END],
