@@ -24,6 +24,7 @@ from dnnlib.command_line import (
     finite_number,
     flag,
     memory_size,
+    nonnegative_number,
     part,
     positive_int,
     positive_number,
@@ -85,6 +86,7 @@ TRAIN = EasyDict(
     ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
     optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
     adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
+    weight_decay=0.0,  # Each iteration shrinks the kernels by this times the learning rate (decoupled weight decay).
     moving_average=0.0,  # Decay per iteration, at most, of an average of the weights that is saved instead; 0: none.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
     checkpoint_minutes=5,  # Minutes between checkpoints, which are made at every evaluation besides.
@@ -180,6 +182,13 @@ def _parser():
     option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
     option("--ramp-down-part", default=TRAIN.ramp_down_part, type=part, metavar="PART", help="of the run, at its end")
     parser.optimizer_option(train, TRAIN.optimizer)
+    option(
+        "--weight-decay",
+        default=TRAIN.weight_decay,
+        type=nonnegative_number,
+        metavar="D",
+        help="decoupled weight decay of the kernels, per unit of learning rate",
+    )
     option(
         "--moving-average", default=TRAIN.moving_average, type=decay, metavar="DECAY", help="of the weights; 0: none"
     )

@@ -64,6 +64,7 @@ def train(
     ramp_down_part,
     optimizer,
     adam,
+    weight_decay,
     moving_average,
     precision,
     max_bad_updates,
@@ -105,7 +106,7 @@ def train(
                 weight *= crop_weights(noisy, output)
             return tf.reduce_mean(weight * loss_of(output - target, progress))
 
-        loss, update, skipped = tflib.Optimizer(rate, **adam, kind=optimizer).minimize(
+        loss, update, skipped = tflib.Optimizer(rate, **adam, kind=optimizer, weight_decay=weight_decay).minimize(
             mean_loss, [noisy, target, weight], devices, parts, cluster
         )
         result = network

@@ -279,6 +279,11 @@ def positive_number(text):
     return _number(text, float, lambda n: 0 < n < math.inf, "a number above 0")
 
 
+def nonnegative_number(text):
+    """A number from 0."""
+    return _number(text, float, lambda n: 0 <= n < math.inf, "a number from 0")
+
+
 def finite_number(text):
     """Any number but infinities and NaN."""
     return _number(text, float, math.isfinite, "a number")

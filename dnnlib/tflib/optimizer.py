@@ -15,8 +15,14 @@ class Optimizer:
     the current beta1, which is what the published runs with a changing beta1 did.
     """
 
-    def __init__(self, learning_rate, beta1, beta2, epsilon, kind="adam"):
-        """kind: a name from KINDS. The betas and epsilon are of Adam, also where that is for some variables only."""
+    def __init__(self, learning_rate, beta1, beta2, epsilon, kind="adam", weight_decay=0.0):
+        """Args:
+        kind: A name from KINDS.
+        beta1, beta2, epsilon: Settings of Adam, which Muon uses for narrow kernels and biases.
+        weight_decay: Decoupled weight decay (Loshchilov & Hutter 2019): every step first multiplies each kernel by
+            1 - weight_decay * learning_rate. Biases are not decayed.
+        """
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.adam = KINDS[kind](learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 
     def minimize(self, tower_loss, inputs, devices, parts=1, cluster=None):
@@ -45,8 +51,16 @@ class Optimizer:
             finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient in gradients])
         self.adam._create_slots(variables)  # Here, lest their names begin with "cond/".
         averaged = list(zip(gradients, variables))
-        update = tf.cond(finite, lambda: tf.group(self.adam.apply_gradients(averaged)), tf.no_op)
+        update = tf.cond(finite, lambda: self._apply(averaged), tf.no_op)
         return loss, update, 1 - tf.cast(finite, tf.float32)
+
+    def _apply(self, gradients_and_variables):
+        """The update operation: weight decay of the kernels, then the optimizer's step."""
+        kernels = [variable for _, variable in gradients_and_variables if len(variable.shape) > 1]
+        shrink = self.weight_decay * self.learning_rate
+        decayed = [kernel.assign_sub(shrink * kernel) for kernel in kernels] if self.weight_decay else []
+        with tf.control_dependencies(decayed):
+            return tf.group(self.adam.apply_gradients(gradients_and_variables))
 
     def _accumulate(self, tower_loss, parts):
         """(loss, gradients, variables): the means over the parts, each computed after the one before."""

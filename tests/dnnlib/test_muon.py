@@ -7,6 +7,8 @@ from dnnlib import tflib
 from dnnlib.tflib import tf
 from dnnlib.tflib.muon import MOMENTUM, RMS, orthogonalized
 
+SHAPES = {"wide": [3, 3, 32, 32], "narrow": [3, 3, 3, 32], "bias": [32]}
+
 
 @pytest.fixture(autouse=True)
 def session():
@@ -37,15 +39,12 @@ def test_no_gradient_no_step(session):
 def test_wide_kernels_take_muon_s_steps_and_all_else_adam_s(session):
     """Two steps on a linear loss, whose gradients are given."""
     _, _, gradient = matrix(9 * 32, 32, np.geomspace(0.01, 1, 32))
-    gradients = {"wide": gradient.reshape(3, 3, 32, 32), "narrow": np.ones([3, 3, 3, 32]), "bias": np.ones([32])}
+    gradients = {"wide": gradient.reshape(SHAPES["wide"])}
+    gradients |= {name: np.ones(SHAPES[name], np.float32) for name in ("narrow", "bias")}
     variables = {name: tf.get_variable(name, initializer=tf.zeros(g.shape)) for name, g in gradients.items()}
 
-    def loss(scale):
-        sums = [tf.reduce_sum(variables[name] * g.astype(np.float32)) for name, g in gradients.items()]
-        return tf.reduce_sum(scale) * tf.add_n(sums)
-
     optimizer = tflib.Optimizer(0.01, beta1=0.9, beta2=0.99, epsilon=1e-8, kind="muon")
-    _, update, _ = optimizer.minimize(loss, [tf.ones([1])], ["/cpu:0"])
+    _, update, _ = optimizer.minimize(linear_loss(variables, gradients), [tf.ones([1])], ["/cpu:0"])
     session.run(tf.global_variables_initializer())
     before = np.zeros([9 * 32, 32])
     for step in (1, 2):
@@ -60,3 +59,26 @@ def test_wide_kernels_take_muon_s_steps_and_all_else_adam_s(session):
         np.testing.assert_allclose(wide - before, expected, atol=1e-5)
         assert np.sqrt(np.mean(np.square(wide - before))) == pytest.approx(0.01 * RMS, rel=0.2)
         before = wide
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_weight_decay_shrinks_kernels_and_no_biases(kind):
+    gradients = {name: np.float32(np.random.default_rng(0).normal(size=shape)) for name, shape in SHAPES.items()}
+
+    def step(weight_decay):
+        with tf.Graph().as_default(), tflib.create_session() as session:
+            variables = {name: tf.get_variable(name, initializer=tf.ones(shape)) for name, shape in SHAPES.items()}
+            optimizer = tflib.Optimizer(0.01, 0.9, 0.99, 1e-8, kind, weight_decay)
+            _, update, _ = optimizer.minimize(linear_loss(variables, gradients), [tf.ones([1])], ["/cpu:0"])
+            session.run(tf.global_variables_initializer())
+            session.run(update)
+            return session.run(variables)
+
+    plain, decayed = step(0.0), step(5.0)
+    for name, shrinkage in {"wide": 0.05, "narrow": 0.05, "bias": 0}.items():
+        np.testing.assert_allclose(plain[name] - decayed[name], shrinkage, atol=1e-6)
+
+
+def linear_loss(variables, gradients):
+    """A loss whose gradients by `variables` are the arrays `gradients`."""
+    return lambda scale: scale[0] * tf.add_n([tf.reduce_sum(variables[name] * g) for name, g in gradients.items()])
