@@ -25,3 +25,28 @@ def ssim(a, b):
     if window < 3:
         return float("nan")
     return float(structural_similarity(a, b, channel_axis=0, data_range=255, win_size=window))
+
+
+def block_shift(clean, before, after, size=32):
+    """How much further from the clean image any block's mean colour gets, as a fraction of the range.
+
+    A denoiser must not invent: it leaves the mean of a large block about where it was in the noisy image. The value is
+    the largest, over all blocks of the grid from the top left corner and over the channels, of
+    |mean(after) - mean(clean)| - |mean(before) - mean(clean)|.
+
+    Args:
+        clean, before, after: Float images [C, H, W] in [-0.5, 0.5]; values beyond count as they are.
+        size: Side of a block in pixels. Blocks that do not fit at the right and bottom are left out.
+
+    Returns:
+        A float; NaN where no block fits.
+    """
+    clean, before, after = (_block_means(x, size) for x in (clean, before, after))
+    shift = np.abs(after - clean) - np.abs(before - clean)
+    return float(shift.max()) if shift.size else float("nan")
+
+
+def _block_means(x, size):
+    channels, height, width = (x.shape[0], x.shape[1] // size, x.shape[2] // size)
+    blocks = x[:, : height * size, : width * size].astype(np.float64).reshape(channels, height, size, width, size)
+    return blocks.mean(axis=(2, 4))

@@ -37,3 +37,15 @@ def test_ssim_of_images_smaller_than_its_window(height, width):
     a = np.random.default_rng(0).integers(0, 256, [3, height, width], dtype=np.uint8)
     assert metrics.ssim(a, a) == pytest.approx(1)
     assert math.isnan(metrics.ssim(a[:, :2], a[:, :2]))
+
+
+def test_block_shift_is_that_of_the_worst_block_and_channel():
+    clean = np.zeros([3, 70, 100])
+    noisy, restored = clean.copy(), clean.copy()
+    noisy[1, 32:64, 64:96] = 0.1
+    restored[1, 32:64, 64:96] = -0.3  # 0.2 further from the clean block than it was.
+    restored[0, :16, :32] = 0.25  # Half a block: its mean moves by 0.125.
+    restored[2, 64:, 96:] = 9.0  # In no whole block.
+    assert metrics.block_shift(clean, noisy, restored) == pytest.approx(0.2)
+    assert metrics.block_shift(clean, restored, noisy) == pytest.approx(0.0)
+    assert np.isnan(metrics.block_shift(clean[:, :31], noisy[:, :31], restored[:, :31]))
