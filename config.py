@@ -47,7 +47,9 @@ SUBMIT = EasyDict(
 
 DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<n2n or n2c>.
 
-PRECISION = "auto"  # Of the network's arithmetic: float32, bfloat16, or auto: bfloat16 where the hardware has it.
+# Arithmetic of the network in training and validation: "float32", "bfloat16" or "auto", which is bfloat16 where the
+# hardware computes it natively, else float32.
+PRECISION = "auto"
 
 NOISE = EasyDict(
     # Standard deviation on the scale of 0..255: in training drawn uniformly for each image, in validation fixed.
@@ -123,6 +125,7 @@ INFER = EasyDict(
     noise="gaussian",
     max_memory="4GiB",  # Of the whole process; larger images are denoised in tiles, with the same result.
     float_range=(0.0, 1.0),  # Floating-point samples that are black and white; others may lie beyond.
+    precision="float32",  # The same picture on every machine. bfloat16 rounds to 8 significant bits.
 )
 
 PREVIEW = EasyDict(
@@ -131,7 +134,11 @@ PREVIEW = EasyDict(
     seed=1000,  # Of the noise.
 )
 
-COMPARE = EasyDict(size=192, seed=1000)  # As above; the noise has the strength of validation.
+COMPARE = EasyDict(
+    size=192,  # Side in pixels of the square that is cut from the middle of the image.
+    seed=1000,  # Of the noise, which has the strength of validation.
+    precision="float32",
+)
 
 VALIDATION_SETS = EasyDict(
     kodak="datasets/kodak",  # download_kodak.py
@@ -156,7 +163,9 @@ def main(argv=None):
 def _parser():
     parser = Parser(__doc__)
     parser.submission_options(SUBMIT)
-    parser.precision_option(PRECISION)
+    parser.precision_option(
+        PRECISION, f"{PRECISION}; for infer-image {INFER.precision}, for compare {COMPARE.precision}"
+    )
 
     train = parser.command("train", "train a network")
     option = train.add_argument
@@ -313,8 +322,9 @@ def _validate(args):
 
 
 def _infer_image(args):
-    names = ["image", "out", "max_memory", "float_range", "compare", "noise_level", "num_gpus", "precision"]
+    names = ["image", "out", "max_memory", "float_range", "compare", "noise_level", "num_gpus"]
     settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
+    settings.precision = args.given.get("precision", INFER.precision)
     black, white = settings.float_range
     if black >= white:
         raise dnnlib.UserError(f"--float-range {black:g} {white:g}: the first has to be less than the second")
@@ -334,7 +344,8 @@ def _preview(args):
 
 
 def _compare(args):
-    given = {name: args[name] for name in ("image", "out", "num_gpus", "precision", "seed")}
+    given = {name: args[name] for name in ("image", "out", "num_gpus", "seed")}
+    given |= {"precision": args.given.get("precision", COMPARE.precision)}
     settings = EasyDict(COMPARE | given, networks=[(noise, NOISE[noise], path) for noise, path in args.networks])
     call(args, "validation.compare", settings, dict.fromkeys([args.image, *(path for _, path in args.networks)], ""))
 

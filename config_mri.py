@@ -90,7 +90,7 @@ def main(argv=None):
 def _parser():
     parser = Parser(__doc__)
     parser.submission_options(SUBMIT)
-    parser.precision_option(PRECISION)
+    parser.precision_option(PRECISION, PRECISION)
     parser.common("--data-dir", default=DATA.data_dir, metavar="DIR", help="folder of the data sets")
     parser.common("--valid-set", default=DATA.valid_set, metavar="FILE", help="validation set, in that folder")
     parser.common("--p-at-edge", default=CORRUPTION.p_at_edge, type=probability, metavar="P", help="of undersampling")

@@ -14,7 +14,6 @@ import image_kinds
 import inference
 import tiling
 
-EXACT = ["--precision", "float32"]  # bfloat16, where it is native, has no 16 bits.
 KINDS = [("RGB", (33, 47)), ("L", (64, 64)), ("LA", (20, 10)), ("RGBA", (5, 70)), ("I;16", (9, 9))]
 
 
@@ -28,11 +27,31 @@ def test_infer_image_writes_the_same_kind_of_image(snapshot, tmp_path, monkeypat
         channels = [] if mode == "L" else [len(mode)]
         pixels = rng.integers(0, 256, [height, width, *channels], dtype=np.uint8)
     Image.fromarray(pixels).save("in.png")
-    config.main(["infer-image", "--image", "in.png", "--out", "new/out.png", "--network-snapshot", snapshot, *EXACT])
+    config.main(["infer-image", "--image", "in.png", "--out", "new/out.png", "--network-snapshot", snapshot])
     with Image.open("new/out.png") as out:
         assert out.mode == mode and out.size == size
         np.testing.assert_allclose(np.asarray(out).astype(int), pixels, atol=1)
     assert not os.path.exists("results")
+
+
+COMPARE = ["compare", "--image", "a.png", "--out", "b.png", "text=c.pickle"]
+INFER = ["infer-image", "--image", "a.png", "--out", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "words,precision",
+    [
+        (INFER, "float32"),
+        (COMPARE, "float32"),
+        (["validate"], "auto"),
+        (["train"], "auto"),
+        (["--precision", "bfloat16", *INFER], "bfloat16"),
+        ([*COMPARE, "--precision", "auto"], "auto"),
+    ],
+)
+def test_pictures_are_computed_in_float32_unless_asked(words, precision, capsys):
+    config.main([*words, "--dry-run"])
+    assert f"precision = '{precision}'" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +104,7 @@ def test_a_folder_with_a_broken_file_and_all_that_can_be_said_of_it(command, sna
     stack = rng.integers(0, 65536, [2, 30, 40], dtype=np.uint16)
     tifffile.imwrite(tmp_path / "in/c.tif", stack, photometric="minisblack")
     (tmp_path / "in/notes.txt").touch()
-    options = ["--network-snapshot", snapshot, "--compare", "compared", "--noise-level", "auto", *EXACT]
+    options = ["--network-snapshot", snapshot, "--compare", "compared", "--noise-level", "auto"]
     done = command("config.py", "infer-image", "--image", "in", "--out", "out", *options)
 
     assert done.returncode == 1
@@ -117,7 +136,7 @@ def test_memory_decides_over_tiles_and_not_over_the_result(snapshot, tmp_path, m
     tifffile.imwrite("in.tif", pixels, photometric="rgb")
     least = tiling.BYTES_OF_PROCESS + 2 * pixels.nbytes + tiling.BYTES_PER_PIXEL * (2 * tiling.MARGIN + 32) ** 2
     for name, size in [("whole.tif", 2**32), ("tiled.tif", least + 2**20)]:
-        options = ["--max-memory", f"{size / 2**20}MiB", "--network-snapshot", snapshot, *EXACT]
+        options = ["--max-memory", f"{size / 2**20}MiB", "--network-snapshot", snapshot]
         config.main(["infer-image", "--image", "in.tif", "--out", name, *options])
         assert ("420x380 pixels in" in capsys.readouterr().out) == (name == "tiled.tif")
         np.testing.assert_allclose(tifffile.imread(name).astype(int), pixels, atol=1)
