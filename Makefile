@@ -7,13 +7,14 @@ BIN := .venv/bin
 # Twice quiet: errors only.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --no-input --disable-pip-version-check
 
-.PHONY: help setup demo test networks lint clean
+.PHONY: help setup demo test networks paper lint clean
 
 help:
 	@echo "make setup    make the environment .venv, with what requirements.txt lists"
 	@echo "make demo     train a small network on synthetic images, denoise photographs: results/demo.png, in minutes"
 	@echo "make test     run the tests"
 	@echo "make networks train the networks of networks/ that are missing, from data in datasets/; for hours"
+	@echo "make paper    train networks with noisy and with clean targets, to compare them: docs/paper.md; for hours"
 	@echo "make lint     check style and formatting"
 	@echo "make clean    remove the virtual environment and caches; data sets and results stay"
 	@echo "PYTHON=python3.12 after any of them names the Python to use, 3.10 to 3.13."
@@ -29,6 +30,9 @@ test: .venv/installed-dev
 
 networks: .venv/installed-dev
 	$(BIN)/python networks/make.py
+
+paper: .venv/installed-dev
+	$(BIN)/python networks/paper.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

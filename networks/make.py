@@ -6,16 +6,16 @@ networks that are there are left alone, runs that were begun are resumed. What d
 
 import argparse
 import dataclasses
-import glob
 import hashlib
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from runs import measure, train_or_resume
 
 import config
 import dnnlib
@@ -160,7 +160,7 @@ def make(name, recipe, length=None):
         for who, runs in trained.items():
             command = shlex.join([*words, "--network-snapshot", snapshot])
             how = f"`python {command}`" if who == name else f"{who}, trained with `{recipe.clean_targets}`, not kept"
-            measured.append((label, *_measure(words, runs[-1].final), how))
+            measured.append((label, *measure(words, runs[-1].final, RUNS), how))
     with dnnlib.util.atomic_path(snapshot) as temporary:
         _copy_weights(trained[name][-1].final, temporary)
         with open(temporary, "rb") as f:
@@ -181,21 +181,10 @@ def _train(train, recipe, length=None, names=None):
         desc = (names or {}).get(name, name)
         command = [*train, *options, *([recipe.length, length] if length else [])]
         command += ["--load-network", network] if network else []
-        run_dir = _find_run(desc)
-        if run_dir is None:
-            run_script(*command, "--desc", desc, "--run-dir-root", RUNS)
-            run_dir = _find_run(desc)
-        elif not os.path.exists(os.path.join(run_dir, "_finished.txt")):
-            run_script(*train[:2], "--resume", run_dir)
+        run_dir = train_or_resume(command, desc, RUNS)
         network = os.path.join(run_dir, recipe.final)
         runs.append(Run(command, run_dir, network))
     return runs
-
-
-def _measure(words, snapshot):
-    """PSNR in dB (corrupted, restored) by the command `words`."""
-    words = [*words, "--network-snapshot", snapshot, "--run-dir-root", RUNS, "--desc", "measured"]
-    return decibels(run_script(*words, stdout=subprocess.PIPE))
 
 
 def _copy_weights(snapshot, path):
@@ -242,20 +231,6 @@ def _describe(run, length_option):
         ("time", f"{took}, in {precision}, on a machine that did other work too"),
         ("commit", f"`{submit_config.get('commit')}`"),
     ]
-
-
-def decibels(output):
-    """(corrupted, restored): average PSNR from what `validate` printed."""
-    if "test_db_clamped=" in output:
-        return tuple(float(re.search(rf"^{n}_db_clamped=([\d.]+)", output, re.M)[1]) for n in ("corrupted", "test"))
-    noisy = [float(value) for value in re.findall(r"([\d.]+) -> [\d.]+ dB", output)]
-    return sum(noisy) / len(noisy), float(re.search(r"Average PSNR: ([\d.]+)", output)[1])
-
-
-def _find_run(name):
-    """The last run directory of that name, or None."""
-    found = sorted(glob.glob(f"{RUNS}/[0-9]*-{name}-*"))
-    return found[-1] if found else None
 
 
 if __name__ == "__main__":

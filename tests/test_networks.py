@@ -27,7 +27,8 @@ def checkout(tmp_path, photos, training_file):
     for name in ("dnnlib", "benchmarks"):
         shutil.copytree(os.path.join(ROOT, name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "networks").mkdir()
-    shutil.copy(os.path.join(ROOT, "networks", "make.py"), folder / "networks")
+    for path in glob.glob(os.path.join(ROOT, "networks", "*.py")):
+        shutil.copy(path, folder / "networks")
     (folder / "datasets").mkdir()
     shutil.copy(training_file, folder / "datasets" / "photos.tfrecords")
     for name in ("held_out", "kodak", "BSDS300/images/test"):
@@ -43,12 +44,19 @@ def run(checkout, *words):
     return done.stdout
 
 
+def script(name):
+    """The names that a script of networks/ defines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(os.path.join(ROOT, "networks"))
+        return runpy.run_path(os.path.join(ROOT, "networks", name))
+
+
 def test_networks_are_made_described_and_found(checkout, photos, training_file):
     words = ["--train-tfrecords", training_file, "--validation-dir", str(photos), "--iterations", "1"]
     run(checkout, "config.py", "--desc", "done", "--run-dir-root", "runs", "train", "--preset", "quick", *words)
     done = checkout / "runs" / "00000-autoencoder-done-n2n"
     shutil.copy(done / "network_final.pickle", checkout / "networks" / "photographs.pickle")
-    common = runpy.run_path(os.path.join(ROOT, "networks", "make.py"))["COMMON"]["gaussian"]
+    common = script("make.py")["COMMON"]["gaussian"]
     for index, name in enumerate(common):  # Nor are these made again.
         shutil.copytree(done, checkout / f"results/networks/0000{index}-autoencoder-{name}-n2n")
     out = run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
@@ -78,7 +86,7 @@ def test_the_network_for_mri_is_made_compared_and_found(checkout):
 
 
 def test_the_picture_of_the_networks(checkout):
-    for path in [*glob.glob(os.path.join(ROOT, "networks", "*.pickle")), os.path.join(ROOT, "networks", "picture.py")]:
+    for path in glob.glob(os.path.join(ROOT, "networks", "*.pickle")):
         shutil.copy(path, checkout / "networks")
     for name in ("kodim17.png", "kodim23.png"):
         Image.linear_gradient("L").convert("RGB").resize((350, 330)).save(checkout / "datasets" / "kodak" / name)
