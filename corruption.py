@@ -23,6 +23,14 @@ LOSSES = {
 
 _ALL = np.ones([1, 1, 1], np.float32)  # The weight of pixels that count alike.
 
+_VALID = {  # name of a strength: (whether a value makes sense, the same in words). Other strengths are 0 or more.
+    "lambda": (lambda value: 0 < value < np.inf, "a number above 0"),
+    "p": (lambda value: 0 <= value < 1, "a probability from 0 to below 1"),
+}
+_NOT_NEGATIVE = (lambda value: 0 <= value < np.inf, "a number from 0 up")
+
+_MAX_TABLE = 256  # Photons in white up to which inverting tables is faster than NumPy's Poisson variates.
+
 
 class Corruption:
     """What the corruptions have in common: strengths drawn uniformly in training, fixed in validation."""
@@ -30,12 +38,20 @@ class Corruption:
     loss = "l2"  # The name of the loss that suits it.
 
     def __init__(self, **strengths):
-        """strengths: for each name of one, ((lowest, highest) of training, the one of validation)."""
+        """strengths: {name: ((lowest, highest) in training, the one in validation)}.
+
+        UserError that names the setting, if a strength makes no sense.
+        """
         self.train = {name: train for name, (train, _) in strengths.items()}
         self.validation = {name: validation for name, (_, validation) in strengths.items()}
-        for value in (*self.train.get("p", ()), self.validation.get("p", 0)):
-            if not 0 <= value < 1:
-                raise dnnlib.UserError(f"NOISE in config.py: p = {value} is not a probability from 0 to below 1")
+        for name, (train, validation) in strengths.items():
+            if np.shape(train) != (2,) or not train[0] <= train[1]:
+                raise _bad_strength("train", name, train, "a pair (lowest, highest)")
+            is_valid, words = _VALID.get(name, _NOT_NEGATIVE)
+            if not all(map(is_valid, train)):
+                raise _bad_strength("train", name, train, f"a pair of which each is {words}")
+            if not is_valid(validation):
+                raise _bad_strength("validation", name, validation, words)
 
     def for_training(self, x, seed):
         """Tensor [3, H, W], of 256 levels, and a seed [2] -> (its corruption at a random strength, weights of pixels).
@@ -172,12 +188,19 @@ class Recorded(Corruption):
         return x
 
 
+def _bad_strength(phase, name, value, words):
+    return dnnlib.UserError(f"NOISE in config.py: {phase}_{name} = {value} is not {words}")
+
+
 def poisson_counts(levels, white, rng):
     """Photon counts: uint8 levels of any shape -> float32 Poisson variates of mean white * level / 255.
 
-    Of the few means there are, tables of the distribution function are inverted, with a guide table to begin the search
-    (Chen and Asau 1974): six times as fast as variates for means in general. Exact but for uniform variates of 24 bits.
+    A level is one of 256, so for small means tables of the distribution function are inverted, and a guide table starts
+    the search (Chen and Asau 1974). That is exact up to the 24 bits of the uniform variates, and takes a third of the
+    time of NumPy's variates. Tables of large means take longer than these.
     """
+    if white > _MAX_TABLE:
+        return rng.poisson(levels * (white / 255)).astype(np.float32)
     levels, shape = levels.ravel(), levels.shape
     occurs = np.bincount(levels, minlength=256) > 0
     rows, rank = np.count_nonzero(occurs), np.cumsum(occurs) - 1

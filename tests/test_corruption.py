@@ -1,5 +1,7 @@
 """Corruptions: the published numbers, the form for training against that for validation in distribution, the losses."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -117,11 +119,11 @@ def test_the_two_strengths_of_a_camera_are_independent():
     assert stats.kstest(sigma / 25, "uniform").statistic < 0.12
 
 
-@pytest.mark.parametrize("white", [0.001, 0.5, 7.0, 50.0])
+@pytest.mark.parametrize("white", [0.001, 0.5, 7.0, 50.0, 256.0, 257.0, 750.0, 5000.0, 1e5])
 @pytest.mark.parametrize("size", [12288, 400000])  # Coarse and fine guide tables.
-def test_photon_counts_have_their_distribution_at_every_level(white, size):
+def test_photon_counts_are_poisson_variates(white, size):
     rng = np.random.default_rng(5)
-    levels = rng.choice(np.array([0, 1, 30, 128, 254, 255], np.uint8), size)
+    levels = rng.choice(np.array([0, 1, 30, 128, 254, 255], np.uint8), size, p=[0.04, 0.04, 0.04, 0.04, 0.04, 0.8])
     counts = corruption.poisson_counts(levels.reshape(2, -1), white, rng).ravel()
     assert counts.dtype == np.float32
     for level in np.unique(levels):
@@ -137,6 +139,9 @@ def test_photon_counts_have_their_distribution_at_every_level(white, size):
         observed, expected = (np.append(x[merged], x[~merged].sum()) for x in (observed, expected))
         observed, expected = observed[expected > 0], expected[expected > 0]
         assert stats.chisquare(observed, expected).pvalue > 1e-5 if len(expected) > 1 else True
+        far = mean + 4 * np.sqrt(mean)  # The far tail alone.
+        tail = stats.binomtest(int(np.sum(found > far)), found.size, stats.poisson.sf(far, mean))
+        assert tail.pvalue > 1e-5
 
 
 def test_no_photons_at_all_give_finite_noise():
@@ -204,5 +209,34 @@ def test_mistakes_are_named():
         corruption.create("salt")
     with pytest.raises(dnnlib.UserError, match="'l3' is not known; there are l2, l1, annealed"):
         corruption.loss_function("l3")
-    with pytest.raises(dnnlib.UserError, match="p = 95 is not a probability"):
-        corruption.create("bernoulli", train_p=(0, 95), validation_p=0.5)
+
+
+@pytest.mark.parametrize(
+    "name,settings,message",
+    [
+        (
+            "bernoulli",
+            {"train_p": (0, 95)},
+            "train_p = (0, 95) is not a pair of which each is a probability",
+        ),
+        ("text", {"validation_p": 1}, "validation_p = 1 is not a probability from 0 to below 1"),
+        ("impulse", {"validation_p": float("nan")}, "validation_p = nan is not a probability"),
+        (
+            "poisson",
+            {"train_lambda": (0, 50)},
+            "train_lambda = (0, 50) is not a pair of which each is a number above",
+        ),
+        ("poisson-gaussian", {"validation_lambda": -30}, "validation_lambda = -30 is not a number above 0"),
+        ("poisson-gaussian", {"validation_sigma": -1}, "validation_sigma = -1 is not a number from 0 up"),
+        ("gaussian", {"train_sigma": (50, 0)}, "train_sigma = (50, 0) is not a pair (lowest, highest)"),
+        ("gaussian", {"train_sigma": 25}, "train_sigma = 25 is not a pair (lowest, highest)"),
+        (
+            "gaussian",
+            {"train_sigma": (0, float("inf"))},
+            "train_sigma = (0, inf) is not a pair of which each is",
+        ),
+    ],
+)
+def test_strengths_that_make_no_sense_are_named(name, settings, message):
+    with pytest.raises(dnnlib.UserError, match=re.escape(f"NOISE in config.py: {message}")):
+        corruption.create(name, **(NOISE[name] | settings))
