@@ -16,15 +16,15 @@ def psnr(a, b, peak):
 
 
 def ssim(a, b):
-    """Structural similarity of two uint8 images [3, H, W], in [-1, 1] (Wang et al. 2004, 7x7 window).
+    """Structural similarity index (SSIM) of two uint8 images [3, H, W], in [-1, 1]; the mean over pixels and channels.
 
-    An image with a side under 7 is compared with the largest window that fits; under 3, NaN: there is no structure.
+    The window is that of Wang et al. 2004: 11x11 pixels, Gaussian weights of standard deviation 1.5. It must lie within
+    the image; an image with a side under 11 pixels has no SSIM: NaN.
     """
-    side = min(7, *a.shape[1:])
-    window = side if side % 2 else side - 1
-    if window < 3:
+    if min(a.shape[1:]) < 11:
         return float("nan")
-    return float(structural_similarity(a, b, channel_axis=0, data_range=255, win_size=window))
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(a, b, channel_axis=0, data_range=255, **window))
 
 
 def block_shift(clean, before, after, size=32):

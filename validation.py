@@ -159,7 +159,15 @@ def compared(label, corrupted, restored, clean):
 
 def _mean_row(rows):
     measures = [name for name in rows[0] if name.startswith(("psnr", "ssim"))]
-    return {"image": "mean", "width": "", "height": ""} | {n: float(np.nanmean([r[n] for r in rows])) for n in measures}
+    return {"image": "mean", "width": "", "height": ""} | {
+        name: _mean([row[name] for row in rows]) for name in measures
+    }
+
+
+def _mean(values):
+    """The mean of those that are numbers; NaN if none is."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def _rounded(row):

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from conftest import textured_image
+from scipy import ndimage
 
 import metrics
 
@@ -24,19 +26,33 @@ def test_psnr_of_identical_images_is_a_number():
     assert metrics.psnr(a, a, 255) == metrics.psnr(a, a + 1e-12, 255) == 100
 
 
-def test_ssim():
+def test_ssim_is_that_of_wang_et_al_2004():
     rng = np.random.default_rng(0)
-    clean = rng.integers(40, 216, [3, 32, 40]).astype(np.uint8)
-    noisy = [(clean + rng.normal(0, sigma, clean.shape)).clip(0, 255).astype(np.uint8) for sigma in (5, 50)]
-    assert metrics.ssim(clean, clean) == pytest.approx(1)
-    assert 1 > metrics.ssim(clean, noisy[0]) > metrics.ssim(clean, noisy[1]) > 0
+    a = np.clip(textured_image(40, 50, seed=0), 0, 255).astype(np.uint8)
+    b = np.clip(a + rng.normal(0, 25, a.shape), 0, 255).astype(np.uint8)
+    # Equation 13 of the paper, K1 = 0.01, K2 = 0.03, over all places of the window that lie within the image.
+    weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    weights = np.outer(weights, weights)[None] / weights.sum() ** 2
 
+    def local_mean(x):
+        return ndimage.convolve(x, weights)[:, 5:-5, 5:-5]
 
-@pytest.mark.parametrize("height, width", [(6, 20), (20, 3)])
-def test_ssim_of_images_smaller_than_its_window(height, width):
-    a = np.random.default_rng(0).integers(0, 256, [3, height, width], dtype=np.uint8)
+    x, y = a.astype(float), b.astype(float)
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
+    covariance = local_mean(x * y) - mean_x * mean_y
+    c1, c2 = 2.55**2, 7.65**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (variances + c2)
+    assert 0.1 < similarity.mean() < 0.9
+    assert metrics.ssim(a, b) == pytest.approx(similarity.mean(), abs=1e-9)
     assert metrics.ssim(a, a) == pytest.approx(1)
-    assert math.isnan(metrics.ssim(a[:, :2], a[:, :2]))
+
+
+@pytest.mark.parametrize("height, width, known", [(11, 11, True), (10, 20, False), (20, 3, False)])
+def test_ssim_needs_room_for_its_window(height, width, known):
+    a = np.random.default_rng(0).integers(0, 256, [3, height, width], dtype=np.uint8)
+    assert metrics.ssim(a, a) == 1 if known else math.isnan(metrics.ssim(a, a))
 
 
 def test_block_shift_is_that_of_the_worst_block_and_channel():

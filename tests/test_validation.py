@@ -1,6 +1,7 @@
 """Validation, as a user runs it."""
 
 import csv
+import math
 import os
 import re
 
@@ -11,6 +12,7 @@ from PIL import Image
 import config
 import images
 import metrics
+import validation
 
 
 def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, tmp_path):
@@ -68,9 +70,11 @@ def test_a_folder_with_nothing_readable_is_an_error(command, snapshot, tmp_path)
     assert done.stderr.splitlines()[0] == "error: empty: no image there can be read"
 
 
-def test_identical_images_have_a_finite_psnr():
-    image = np.zeros([3, 4, 4], np.uint8)
-    assert metrics.psnr(image, image, peak=255) == 100
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values,mean", [((0.5, math.nan, 0.7), 0.6), ((math.nan, math.nan), math.nan)])
+def test_the_mean_leaves_out_images_without_ssim(values, mean):
+    rows = [{"image": "a.png", "ssim_noisy": value} for value in values]
+    assert validation._mean_row(rows)["ssim_noisy"] == pytest.approx(mean, nan_ok=True)
 
 
 def test_compare_shows_a_row_for_each_network(snapshot, photos, tmp_path, monkeypatch):
