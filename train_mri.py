@@ -75,7 +75,7 @@ def train(
     checks = {"data": train_data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
     start, state = cluster.agree(start, state, paths, **checks)
 
-    with tf.Graph().as_default() as graph, cluster.create_session() as session:
+    with tf.Graph().as_default() as graph, cluster.create_session(dtype) as session:
         tf.set_random_seed(seed)
         with tf.name_scope("data"):
             part = cluster.index, cluster.count

@@ -38,7 +38,7 @@ def step_seconds(minibatch_size, crop_size, steps):
     from network import create_autoencoder
 
     cluster = _cluster()
-    with tf.Graph().as_default(), cluster.create_session() as session:
+    with tf.Graph().as_default(), cluster.create_session(tf.float32) as session:
         tf.set_random_seed(1)
         net = create_autoencoder()
         shape = [minibatch_size, 3, crop_size, crop_size]
@@ -57,7 +57,7 @@ def averaging_seconds(steps):
     from dnnlib.tflib import tf
 
     cluster, seconds = _cluster(), {}
-    with tf.Graph().as_default(), cluster.create_session() as session, cluster.running():
+    with tf.Graph().as_default(), cluster.create_session(tf.float32) as session, cluster.running():
         for size in SIZES:
             buffer = tf.Variable(tf.zeros([size // 4]))
             averaged = tf.raw_ops.CollectiveReduce(

@@ -52,11 +52,15 @@ class Cluster:
         if self.count > 1:
             self._server = self._start_server()
 
-    def create_session(self):
-        """A session on the default graph; with several workers, on this one's server."""
+    def create_session(self, dtype):
+        """A session on the default graph, which computes in `dtype`; with several workers, on this one's server."""
         if self.count == 1:
             return tf.Session(config=session_config())
-        self._session = tf.Session(self._server.target, config=self._config())
+        config = self._config()
+        if dtype == tf.bfloat16:  # A server refuses the fused convolutions in bfloat16 that remapping makes.
+            rewrite_options = config.graph_options.rewrite_options
+            rewrite_options.remapping = rewrite_options.OFF
+        self._session = tf.Session(self._server.target, config=config)
         return self._session
 
     @property
