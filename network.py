@@ -172,7 +172,7 @@ def load_autoencoder(path, dtype=tf.float32, portable=False):
 
 
 def load_values(network, path):
-    """Gives an RGB network of the default session the values of a snapshot. UserError as from `load_autoencoder`."""
+    """Gives an RGB network the values of a snapshot. UserError as from `load_autoencoder`."""
     state = tflib.load_snapshot(path)
     function = state.get("build_func_name", autoencoder.__name__)
     if function != autoencoder.__name__:

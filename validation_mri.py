@@ -50,7 +50,7 @@ class Model:
         """A list of elements -> a list of Results."""
         x, _, mask, known, _ = (np.stack(field) for field in zip(*elements))
         feed = {self.network.input: x, self._mask: mask, self._known: known}
-        outputs = tf.get_default_session().run([self.network.output, self._restored], feed)
+        outputs = self.network.session.run([self.network.output, self._restored], feed)
         return [Result(element, *output) for element, *output in zip(elements, *outputs)]
 
     def evaluate(self, data, settings, seed, count=None):

@@ -1,5 +1,7 @@
 """The network against numbers that the published system computed (tests/golden/README.md)."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -8,6 +10,7 @@ import dataset_mri
 import dnnlib
 import kspace
 import network
+import tiling
 from dnnlib import tflib
 from dnnlib.tflib import tf
 
@@ -132,6 +135,15 @@ def test_any_size_is_reflect_padded_and_cropped(graph, height, width):
     pad = [(0, 0), (0, 0), (0, -height % 32), (0, -width % 32)]
     expected = net.run(np.pad(x, pad, mode="reflect"))[:, :, :height, :width]
     np.testing.assert_allclose(net.run(x), expected, atol=1e-6)
+
+
+def test_a_network_works_in_threads_other_than_its_own(snapshot):
+    images = np.random.default_rng(0).uniform(-0.5, 0.5, [2, 3, 40, 50]).astype(np.float32)
+    with tf.Graph().as_default(), tflib.create_session():
+        net = network.load_autoencoder(snapshot)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            outputs = list(pool.map(lambda x: tiling.denoise(net, x), images))
+    np.testing.assert_allclose(outputs, images, atol=1e-5)  # This network gives back its input.
 
 
 def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):

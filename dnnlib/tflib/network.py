@@ -15,11 +15,14 @@ class Network:
     scope: `name` by default; another network on the same graph needs another one.
     dtype: of the arithmetic, which is not part of a snapshot.
     input: placeholder of `input_shape`, output: the network's output for it, vars: {local name: variable}.
+
+    The network keeps the default session that it was made in, so any thread can use it while that session is open.
     """
 
     def __init__(self, name, build_func, input_shape, dtype, scope=None, **static_kwargs):
         self.name, self.build_func, self.dtype, self.static_kwargs = name, build_func, dtype, static_kwargs
         self.scope = scope or name
+        self._session = tf.get_default_session()
         self.input = tf.placeholder(tf.float32, input_shape, name="input")
         self.output = self.get_output_for(self.input)
         prefix = self.scope + "/"
@@ -34,16 +37,21 @@ class Network:
         with tf.variable_scope(self.scope, reuse=tf.AUTO_REUSE):
             return self.build_func(x, self.dtype, **self.static_kwargs)
 
+    @property
+    def session(self):
+        """The session of the network; if it was made without one, the default session."""
+        return self._session or tf.get_default_session()
+
     def run(self, x):
-        """The network applied to the array `x`, in the default session."""
-        return tf.get_default_session().run(self.output, {self.input: x})
+        """The network applied to the array `x`."""
+        return self.session.run(self.output, {self.input: x})
 
     def get_values(self):
-        """{local name: float32 array}, from the default session."""
-        return tf.get_default_session().run(self.vars)
+        """{local name: float32 array}."""
+        return self.session.run(self.vars)
 
     def set_values(self, values, source):
-        """Assigns {local name: array} in the default session. UserError naming `source` if they do not fit."""
+        """Assigns {local name: array}. UserError naming `source` if they do not fit."""
         differences = self._differences(values)
         if differences:
             raise UserError(f"{source}: a snapshot of another network: {'; '.join(differences)}")
@@ -51,7 +59,7 @@ class Network:
             for name, value in values.items():
                 if not np.isfinite(value.astype(np.float32)).all():
                     raise UserError(f"{source}: its variable {name} holds NaN or infinite numbers")
-        tf.get_default_session().run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
+        self.session.run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
 
     def follow(self, network, decay):
         """Operation that makes the variables a moving average of those of `network`: v <- decay v + (1 - decay) v'."""

@@ -33,7 +33,7 @@ _LARGEST = 1 << 30  # Bytes: hundreds of times the networks here. A sparse file 
 
 
 def save_snapshot(network, path):
-    """Writes the snapshot of `network` with its values in the default session."""
+    """Writes the snapshot of `network` with its values."""
     if _is_safetensors(path):
         state = network.__getstate__()
         _write_safetensors(path, dict(state["variables"]), {field: json.dumps(state[field]) for field in _FIELDS})
@@ -80,7 +80,7 @@ def check_export(path):
 
 
 def export(network, path, input_name, output_name, arrays=None):
-    """Writes `network`, its values in the default session, as `path` says: a snapshot, or a SavedModel.
+    """Writes `network` as `path` says: a snapshot, or a SavedModel.
 
     The suffixes .pickle, .pkl and .safetensors are those of snapshots; one holds only `arrays` where these are given. A
     path without a suffix, or with a slash at its end, is the folder of a SavedModel: TensorFlow is all it needs. Its
@@ -132,7 +132,7 @@ def _write_safetensors(path, arrays, metadata=None):
 
 def _write_saved_model(network, path, input_name, output_name):
     ends = [network.input.name, network.output.name]
-    session = tf.get_default_session()
+    session = network.session
     graph_def = tf.graph_util.convert_variables_to_constants(  # Leaves what leads to the output, and nothing else.
         session, session.graph.as_graph_def(), [network.output.op.name]
     )
