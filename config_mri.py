@@ -58,9 +58,9 @@ TRAIN = EasyDict(
     schedule_settings=EasyDict(
         learning_rate=0.001,
         beta1=0.9,
-        beta1_rampdown=0.5,  # What beta1 goes to as the learning rate goes to zero.
-        rampup_epochs=10,
-        rampdown_epochs=30,
+        beta1_rampdown=0.5,  # Value that beta1 approaches as the learning rate approaches zero.
+        rampup_epochs=10,  # Epochs over which the learning rate rises at the start, and
+        rampdown_epochs=30,  # over which it falls at the end. See `_fit_ramps` for runs that are too short for both.
     ),
     optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
     adam=EasyDict(beta2=0.99, epsilon=1e-8),
@@ -108,8 +108,10 @@ def _parser():
         "--learning-rate", default=schedule.learning_rate, type=positive_number, metavar="RATE", help="at its highest"
     )
     parser.optimizer_option(train, TRAIN.optimizer)
-    option("--rampup-epochs", default=schedule.rampup_epochs, type=nonnegative_int, metavar="N")
-    option("--rampdown-epochs", default=schedule.rampdown_epochs, type=nonnegative_int, metavar="N")
+    text = "epochs of the learning rate's %s; shorter in a run that is too short for both ramps, unless one is given"
+    for name, what in (("rampup", "rise at the start"), ("rampdown", "fall at the end")):
+        default = schedule[f"{name}_epochs"]
+        option(f"--{name}-epochs", default=default, type=nonnegative_int, metavar="N", help=text % what)
     option("--beta1", default=schedule.beta1, type=probability, metavar="B", help="of Adam")
     option("--beta1-rampdown", default=schedule.beta1_rampdown, type=probability, metavar="B", help="its final value")
     option("--beta2", default=TRAIN.adam.beta2, type=probability, metavar="B", help="of Adam")
@@ -136,6 +138,8 @@ def _train(args):
         return
     settings = EasyDict(TRAIN, **DATA)
     settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
+    if not {"rampup_epochs", "rampdown_epochs"} & args.given.keys():
+        _fit_ramps(settings.schedule_settings, args.num_epochs)
     settings.adam = EasyDict({name: args[name] for name in TRAIN.adam})
     for name in settings:
         settings[name] = args.get(name, settings[name])
@@ -148,6 +152,13 @@ def _train(args):
     if args.load_network:
         needs[args.load_network] = ""
     submit(args, DESC, suffix, "train_mri.train", settings, needs)
+
+
+def _fit_ramps(schedule, num_epochs):
+    """Shorten ramps that together exceed the run: to at most a tenth of it up and a third of it down."""
+    if schedule.rampup_epochs + schedule.rampdown_epochs > num_epochs:
+        schedule.rampup_epochs = min(schedule.rampup_epochs, num_epochs // 10)
+        schedule.rampdown_epochs = min(schedule.rampdown_epochs, num_epochs // 3)
 
 
 def _validate(args):

@@ -15,20 +15,18 @@ from validation_mri import Model, save_examples
 
 
 def ramps(epoch, num_epochs, rampup_epochs, rampdown_epochs):
-    """Two factors in [0, 1] of epoch e of N: up over the first 10 epochs and down over the last 30.
+    """Return the two ramp factors in [0, 1] of an epoch: the rise over the first epochs, the fall over the last.
 
-    exp(-5 (1 - e/10)^2) and exp(-(0.5 (e - (N - 30)))^2 / 30), as published. A run too short for its ramps gets shorter
-    ones: at most a tenth of it up and a third of it down.
+    They are exp(-5 (1 - t)^2) and exp(-7.5 t^2), where t goes from 0 to 1 over the ramp.
     """
-    up, down = min(rampup_epochs, num_epochs // 10), min(rampdown_epochs, num_epochs // 3)
-    t = (epoch - (num_epochs - down)) * rampdown_epochs / max(down, 1)
-    rampup = np.exp(-5.0 * (1.0 - epoch / up) ** 2) if epoch < up else 1.0
-    rampdown = np.exp(-((0.5 * t) ** 2) / rampdown_epochs) if t >= 0 and down else 1.0
+    start = num_epochs - rampdown_epochs
+    rampup = np.exp(-5.0 * (1.0 - epoch / rampup_epochs) ** 2) if epoch < rampup_epochs else 1.0
+    rampdown = np.exp(-7.5 * ((epoch - start) / rampdown_epochs) ** 2) if epoch > start else 1.0
     return rampup, rampdown
 
 
 def schedule(epoch, num_epochs, learning_rate, beta1, beta1_rampdown, rampup_epochs, rampdown_epochs):
-    """(learning rate, beta1) of an epoch; beta1 goes to `beta1_rampdown` as the learning rate goes to zero."""
+    """Return (learning rate, beta1) of an epoch. beta1 falls to `beta1_rampdown` as the learning rate falls to zero."""
     rampup, rampdown = ramps(epoch, num_epochs, rampup_epochs, rampdown_epochs)
     return learning_rate * rampup * rampdown, rampdown * beta1 + (1.0 - rampdown) * beta1_rampdown
 
@@ -168,7 +166,7 @@ class _Reporter:
             clamped.append(result.decibels()[-1])
         test_db, loss = np.mean(clamped), self.summary.mean("Loss")
         self.ctx.print(
-            f"Epoch {epoch}/{num_epochs}: time={seconds:.3f}, train_loss={loss:.7f}, "
+            f"Epoch {epoch:3d}/{num_epochs}: time={seconds:7.3f}, train_loss={loss:.7f}, "
             f"test_db_clamped={test_db:.5f}, lr={learning_rate:f}"
         )
         images.save_uint8(self.ctx.path(f"img{epoch:05d}.png"), picture)

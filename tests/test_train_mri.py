@@ -29,11 +29,29 @@ def test_golden_schedule():
         assert schedule(epoch, 300, **config_mri.TRAIN.schedule_settings) == pytest.approx((lr, beta1), rel=1e-6)
 
 
-def test_short_runs_get_short_ramps():
-    for num_epochs in (1, 2, 9, 10, 50):
-        rates = [schedule(e, num_epochs, **config_mri.TRAIN.schedule_settings)[0] for e in range(num_epochs)]
-        assert max(rates) == 0.001
-    assert rates[0] < 1e-5 and rates[-1] < 1e-5
+@pytest.mark.parametrize(
+    "options,expected",
+    [
+        ([60], (10, 30)),
+        ([40], (10, 30)),
+        ([39], (3, 13)),
+        ([60, "--rampup-epochs=20"], (20, 30)),
+        ([20, "--rampdown-epochs=30"], (10, 30)),
+        ([20, "--rampup-epochs=0"], (0, 30)),
+    ],
+)
+def test_only_default_ramps_that_do_not_fit_are_shortened(capsys, options, expected):
+    config_mri.main(["--dry-run", "--num-epochs", *map(str, options)])
+    lines = dict(re.findall(r"^schedule_settings\.ramp(\w+)_epochs = (\d+)$", capsys.readouterr().out, re.M))
+    assert (int(lines["up"]), int(lines["down"])) == expected
+
+
+def test_a_ramp_has_the_same_shape_at_any_length():
+    assert ramps(8, 60, 20, 30) == pytest.approx((np.exp(-5 * 0.6**2), 1))
+    for length in (1, 4, 20, 60):
+        up, down = ramps(0, 100, length, length)[0], ramps(100, 100, length, length)[1]
+        assert (up, down) == pytest.approx((np.exp(-5), np.exp(-7.5)))
+    assert ramps(0, 3, 0, 0) == ramps(2, 3, 0, 0) == (1, 1)
 
 
 def write_set(path, count, seed):
@@ -70,7 +88,7 @@ def test_what_a_run_prints(run):
         "Average Bernoulli probability = 0.10477",
     ]
     assert lines[:6] == expected
-    epoch = r"Epoch (\d)/2: time=\d+\.\d{3}, train_loss=0\.\d{7}, test_db_clamped=\d+\.\d{5}, lr=0\.001000"
+    epoch = r"Epoch   (\d)/2: time=[ \d]{3,}\.\d{3}, train_loss=0\.\d{7}, test_db_clamped=\d+\.\d{5}, lr=0\.001000"
     assert [re.fullmatch(epoch, line)[1] for line in lines if line.startswith("Epoch")] == ["0", "1"]
     i = lines.index("Saving final network weights.")
     assert lines[i + 1] == "Resetting random seed and saving a bunch of example images."
