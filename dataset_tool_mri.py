@@ -5,12 +5,9 @@ python dataset_tool_mri.py genpkl --png-dir datasets/ixi-png --pkl-dir datasets
 """
 
 import argparse
-import functools
-import math
 import os
 import re
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,13 +16,11 @@ import dnnlib
 import images
 import kspace
 from dnnlib import safe_pickle
-from dnnlib.util import atomic_path, check_output, make_parents, progress, words_of
+from dnnlib.util import atomic_path, check_output, make_parents, progress
+from volumes import PLANES, UnusableVolumeError, find_volumes, read_volume
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
-MAX_VOXELS = 1 << 29  # Of a volume; a head at 0.25 mm has 500 million. Each takes 8 bytes where its values are scaled.
-_DEFLATE_RATIO = 1032  # What gzip compresses best becomes this much smaller.
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # The axis it is perpendicular to, of Right, Anterior, Superior.
 
 # The subjects of IXI-T1 behind the published result.
 IXI_TRAIN = """
@@ -42,19 +37,15 @@ IXI_VALID = """
     IXI070-Guys-0767 IXI071-Guys-0770 IXI072-HH-2324 IXI073-Guys-0755""".split()  # noqa: SIM905
 
 
-class UnusableVolumeError(dnnlib.UserError):
-    """Of a volume that is passed over, whereas an output that cannot be written ends the program."""
-
-
 # Volumes -> PNG slices.
 
 
-def genpng(ixi_dir, outdir, plane, slices):
-    """Writes the slices of every volume below `ixi_dir` into `outdir` as <volume>_<slice>.png, 256x256, 8-bit grey.
+def genpng(ixi_dir, outdir, name, plane, slices, white):
+    """Write the slices of every volume below `ixi_dir` into `outdir` as <volume>_<slice>.png, 256x256, 8-bit grey.
 
     A volume that cannot be used is named on stderr and passed over. UserError if none could be used.
     """
-    volumes = find_volumes(ixi_dir)
+    volumes = find_volumes(ixi_dir, name)
     images.check_writable(os.path.join(outdir, "slice.png"))
     make_parents(os.path.join(outdir, "slice.png"))
     if any(name.lower().endswith(".png") for name in os.listdir(outdir)):
@@ -63,17 +54,17 @@ def genpng(ixi_dir, outdir, plane, slices):
     # Decompression and PNG coding run in parallel; each thread holds one volume.
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
-        jobs = {name: pool.submit(export_volume, name, path, outdir, plane, slices) for name, path in volumes.items()}
+        jobs = {v: pool.submit(export_volume, v, path, outdir, plane, slices, white) for v, path in volumes.items()}
         with progress(jobs.items(), unit="volume") as bar:
-            for name, job in bar:
+            for volume, job in bar:
                 try:
-                    count, remark = job.result()
+                    count, remarks = job.result()
                 except UnusableVolumeError as error:
                     skipped += 1
                     bar.write(f"skipped: {error}", file=sys.stderr)
                 else:
                     written += count
-                    bar.write(f"{name}: {count} slices{remark}", file=sys.stdout)
+                    bar.write(", ".join([f"{volume}: {count} slices", *remarks]), file=sys.stdout)
     finally:
         pool.shutdown(cancel_futures=True)
     print(f"{outdir}: {written} slices of {len(volumes) - skipped} volumes" + f"; {skipped} skipped" * (skipped > 0))
@@ -81,103 +72,30 @@ def genpng(ixi_dir, outdir, plane, slices):
         raise dnnlib.UserError(f"{ixi_dir}: none of its {len(volumes)} volumes could be used")
 
 
-def find_volumes(folder):
-    """{name: path} of the .nii and .nii.gz below `folder`, in name order. UserError if none, or two of one name."""
-    if not os.path.isdir(folder):
-        raise dnnlib.UserError(f"{folder}: no such folder of volumes")
-    volumes = {}
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            match = re.fullmatch(r"([^.].*)\.nii(\.gz)?", file, re.IGNORECASE)
-            if match:
-                path = os.path.join(root, file)
-                if match[1] in volumes:
-                    raise dnnlib.UserError(f"{path}: slices would be named as those of {volumes[match[1]]}; rename one")
-                volumes[match[1]] = path
-    if not volumes:
-        raise dnnlib.UserError(f"{folder}: holds no .nii or .nii.gz")
-    return dict(sorted(volumes.items()))
-
-
-def export_volume(name, path, outdir, plane, slices):
-    """Writes one volume's slices. Returns their number and a remark on what was cut. UnusableVolumeError."""
-    volume, peak = read_volume(path, plane)
+def export_volume(name, path, outdir, plane, slices, white):
+    """Write one volume's slices. Return their number and remarks on what was left out. UnusableVolumeError."""
+    volume, peak, remarks = read_volume(path, plane, white)
     depth = volume.shape[2]
     taken = range(slices.start, min(slices.stop, depth))
     if not taken:
         raise UnusableVolumeError(f"{path}: has slices 0:{depth}, none in --slices {slices.start}:{slices.stop}")
-    remark = "" if taken == slices else f", the volume ends at {depth - 1}"
+    if taken != slices:
+        remarks.append(f"the volume ends at {depth - 1}")
     if max(volume.shape[:2]) > SIZE:
-        remark += f", the central {SIZE}x{SIZE} of {volume.shape[0]}x{volume.shape[1]}"
+        remarks.append(f"the central {SIZE}x{SIZE} of {volume.shape[0]}x{volume.shape[1]}")
     count = 0
     for i in taken:
-        with np.errstate(over="ignore"):  # Far below zero, which becomes black.
+        with np.errstate(over="ignore"):  # Values far below zero become black.
             canvas = centred(volume[:, :, i].astype(np.float32) / np.float32(peak))
         pixels = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
         if pixels.max() > 1:
             images.save_uint8(os.path.join(outdir, f"{name}_{i:03d}.png"), pixels)
             count += 1
+    if count < len(taken):
+        remarks.append(f"near-black slices left out: {len(taken) - count}")
     if count == 0:
-        raise UnusableVolumeError(f"{path}: its slices {slices.start}:{slices.stop} hold next to nothing")
-    return count, remark
-
-
-@np.errstate(all="ignore")  # Odd values are told in other words.
-def read_volume(path, plane):
-    """NIfTI file -> (array of numbers whose third axis is perpendicular to `plane`, its maximum). UnusableVolumeError.
-
-    Without a plane, the axes are the file's. With one, a slice is a picture with rows from superior to inferior (axial:
-    from anterior to posterior) and columns from the patient's right to the left (sagittal: from anterior to posterior),
-    as radiologists look at them; the slices are numbered towards right, anterior or superior.
-    """
-    nibabel = _nibabel()
-    try:
-        volume = nibabel.load(path)
-        check_size(volume, path)
-        volume = nibabel.squeeze_image(volume)  # Drops fourth and further axes of length 1.
-        if plane:
-            volume = nibabel.as_closest_canonical(volume)
-        data = np.asanyarray(volume.dataobj)
-    except UnusableVolumeError:
-        raise
-    except Exception as error:  # nibabel, gzip and zlib have many kinds of errors for damaged files.
-        raise UnusableVolumeError(f"{path}: cannot be read ({words_of(error)})") from None
-    if not np.isfinite(data).all():
-        raise UnusableVolumeError(f"{path}: holds NaN or infinite values")
-    peak = data.max()
-    if peak <= 0:
-        raise UnusableVolumeError(f"{path}: holds nothing above zero")
-    if not 1e-30 < peak < 1e30:
-        raise UnusableVolumeError(f"{path}: its maximum of {peak:g} is beyond single precision")
-    if plane:
-        data = np.moveaxis(data, PLANES[plane], 2).transpose(1, 0, 2)[::-1, ::-1]
-    return data, peak
-
-
-def check_size(volume, path):
-    """UnusableVolumeError if a nibabel image, of which only the header has been read, is not one volume of numbers.
-
-    Also if the file cannot hold as much as its header says, for memory is taken before it is read.
-    """
-    dtype, shape = volume.get_data_dtype(), volume.shape
-    if dtype.kind not in "biuf" or min(shape) < 1 or len(shape) < 3 or max(shape[3:], default=1) > 1:
-        raise UnusableVolumeError(f"{path}: is {list(shape)} of {dtype}, not a volume of numbers")
-    voxels, ratio = math.prod(shape), _DEFLATE_RATIO if path.lower().endswith(".gz") else 1
-    if volume.dataobj.offset + voxels * dtype.itemsize > os.path.getsize(path) * ratio:
-        raise UnusableVolumeError(f"{path}: is cut short, or damaged: it cannot hold {list(shape)} of {dtype}")
-    if voxels > MAX_VOXELS:
-        raise UnusableVolumeError(f"{path}: has {voxels >> 20} million voxels; the limit is {MAX_VOXELS >> 20} million")
-
-
-@functools.cache
-def _nibabel():
-    """nibabel, without its remarks on odd headers, which name no file."""
-    import nibabel
-
-    nibabel.imageglobals.logger.disabled = True
-    warnings.filterwarnings("ignore", module="nibabel")
-    return nibabel
+        raise UnusableVolumeError(f"{path}: nothing to write: {', '.join(remarks)}")
+    return count, remarks
 
 
 def centred(picture):
@@ -327,7 +245,18 @@ def slice_range(text):
     return range(int(match[1]), int(match[2]))
 
 
-def main():
+def percentile(text):
+    """Parse a percentile above 0, at most 100, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 100")
+    return value
+
+
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     png = commands.add_parser("genpng", help="volumes -> PNG slices")
@@ -337,19 +266,26 @@ def main():
     png.add_argument(
         "--outdir", required=True, metavar="DIR", help="folder for the slices, 256x256, <volume>_<slice>.png"
     )
+    text = (
+        "shell pattern of the files to take, such as '*T1w*' where masks or other scans lie beside them (default: all)"
+    )
+    png.add_argument("--name", default="*", metavar="PATTERN", help=text)
     png.add_argument(
         "--plane", choices=sorted(PLANES), help="turn the volume to cut it in this plane (default: as stored)"
     )
     text = "numbers of the slices to take, END not among them (default: %(default)s, as published)"
     default = f"{PUBLISHED_SLICES.start}:{PUBLISHED_SLICES.stop}"
     png.add_argument("--slices", type=slice_range, default=default, metavar="FIRST:END", help=text)
+    text = "percentile of the voxels above zero that becomes white (default: %(default)s, the maximum, as published); "
+    text += "99.9 where single voxels outshine the rest"
+    png.add_argument("--white", type=percentile, default=100, metavar="PERCENTILE", help=text)
     pkl = commands.add_parser("genpkl", help="PNG slices -> ixi_train.pkl, ixi_valid.pkl")
     pkl.add_argument("--png-dir", required=True, metavar="DIR", help="folder of slices, from genpng")
     pkl.add_argument("--pkl-dir", required=True, metavar="DIR", help="folder for the pickles")
     text = "number of subjects to validate on, the last by name, or names, such as sub-21,sub-22 "
     text += "(default: the published split of IXI if its subjects are there, otherwise one in six)"
     pkl.add_argument("--valid-subjects", metavar="N|NAMES", help=text)
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(argv))
     {"genpng": genpng, "genpkl": genpkl}[args.pop("command")](**args)
 
 

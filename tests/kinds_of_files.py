@@ -228,7 +228,7 @@ def packed_volumes(folder):
 
 def read_volume(path):
     for plane in (None, "coronal"):
-        data, peak = dataset_tool_mri.read_volume(path, plane)
+        data, peak, _ = dataset_tool_mri.read_volume(path, plane)
         assert data.ndim == 3 and np.isfinite(peak) and peak > 0
         dataset_tool_mri.centred(data[:, :, 0])
 

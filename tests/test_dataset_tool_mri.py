@@ -1,4 +1,6 @@
+import contextlib
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -11,19 +13,29 @@ from PIL import Image
 
 import dataset_mri
 import dataset_tool_mri
+import dnnlib
 import kspace
+import volumes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def tool(*args, status=0):
-    """Runs the tool as a user would. Returns (stdout, stderr); it must end in `status`, without a traceback."""
-    command = [sys.executable, os.path.join(ROOT, "dataset_tool_mri.py"), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+def tool(*args, status=0, process=False):
+    """Runs the tool, perhaps as a process. Returns (stdout, stderr); it must end in `status`, without a traceback."""
+    args = list(map(str, args))
+    if process:
+        command = [sys.executable, os.path.join(ROOT, "dataset_tool_mri.py"), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            dnnlib.cli_main(lambda: dataset_tool_mri.main(args))
+        code, out, err = caught.value.code or 0, out.getvalue(), err.getvalue()
+    assert code == status and "Traceback" not in err, err
     if status == 1:
-        assert done.stderr.splitlines()[-1].startswith("error: ")
-    return done.stdout, done.stderr
+        assert err.splitlines()[-1].startswith("error: ")
+    return out, err
 
 
 def genpng(folder, *args, **kwargs):
@@ -71,8 +83,8 @@ def test_published_form(tmp_path):
     data[:, :, 31] = 8
     data[0, 0, 0] = 1000
     write_volume(tmp_path / "deep" / "er" / "a.b-T1.nii.gz", data, "PSR")
-    out, _ = genpng(tmp_path)
-    assert "a.b-T1: 99 slices" in out and "260x101" in out
+    out, _ = genpng(tmp_path, process=True)
+    assert "a.b-T1: 99 slices, the central 256x256 of 260x101, near-black slices left out: 1" in out
     assert numbers(tmp_path / "png") == [i for i in range(25, 125) if i != 30]
     expected = np.zeros((256, 256))
     expected[:, 77:178] = np.clip(data[2:258, :, 25] / 1000, 0, 1) * 255
@@ -111,7 +123,7 @@ def test_unusable_volumes_are_named_and_the_others_taken(tmp_path):
     write_volume(tmp_path / "trailing.nii.gz", good[..., None])
     bad = {
         "series": np.ones((8, 8, 28, 2), np.float32),
-        "nan": np.where(np.arange(28) == 3, np.nan, good),
+        "nan": np.full_like(good, np.nan),
         "inf": np.where(np.arange(28) == 3, np.inf, good),
         "zero": 0 * good,
         "negative": -good,
@@ -132,7 +144,7 @@ def test_unusable_volumes_are_named_and_the_others_taken(tmp_path):
     (tmp_path / "large.nii.gz").write_bytes(gzip.compress(large + bytes(10**7)) + b"padding" * 10**6)
     (tmp_path / "noise.nii").write_bytes(b"no volume" * 100)
     (tmp_path / "empty.nii").write_bytes(b"")
-    out, err = genpng(tmp_path)
+    out, err = genpng(tmp_path, process=True)
     assert sorted(os.listdir(tmp_path / "png")) == [
         f"{n}_{i:03d}.png" for n in ("good", "trailing") for i in (25, 26, 27)
     ]
@@ -145,12 +157,74 @@ def test_unusable_volumes_are_named_and_the_others_taken(tmp_path):
     assert out.splitlines()[-1].endswith("6 slices of 2 volumes; 16 skipped")
 
 
+def volumes_of(folder, *names, **kwargs):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return {name: os.path.relpath(path, folder) for name, path in volumes.find_volumes(str(folder), **kwargs).items()}
+
+
+def test_volumes_that_share_a_name_get_their_folders_in_it(tmp_path):
+    (tmp_path / "a" / "loop").mkdir(parents=True)
+    (tmp_path / "a" / "loop" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
+    found = volumes_of(tmp_path, "elsewhere/T1.nii", "a/ses-1/T1.nii.gz", "a/ses-2/T1.NII", "a/x.nii", ".hidden/y.nii")
+    assert found == {
+        "a_ses-1_T1": "a/ses-1/T1.nii.gz",
+        "a_ses-2_T1": "a/ses-2/T1.NII",
+        "b_T1": "b/T1.nii",  # The link comes before the folder it stands for, which is read once.
+        "a_x": "a/x.nii",
+    }
+
+
+def test_kinds_of_volumes_are_told_and_a_pattern_takes_one(tmp_path, capsys):
+    names = [f"sub-{s}/anat/sub-{s}_{kind}.nii.gz" for s in (1, 2, 3) for kind in ("T1w", "mask")]
+    assert len(volumes_of(tmp_path, *names, "sub-1/anat/x.json", "x.tsv", "y.json")) == 6
+    assert capsys.readouterr().out.splitlines() == [
+        "passed over: 2 .json, 1 .tsv",
+        "note: volumes of several kinds: 3 T1w, 3 mask; --name '*T1w*' takes one kind",
+    ]
+    for pattern in ("*T1w*", "anat/*T1w.nii.gz"):
+        assert sorted(volumes_of(tmp_path, pattern=pattern)) == ["sub-1_T1w", "sub-2_T1w", "sub-3_T1w"]
+        assert capsys.readouterr().out.splitlines()[1:] == [f"3 of 6 volumes match --name {pattern}"]
+    with pytest.raises(
+        dnnlib.UserError, match=r"^--name \*T1: matches none of the 6 volumes in .*, sub-1_T1w\.nii\.gz"
+    ):
+        volumes_of(tmp_path, pattern="*T1")
+
+
+def test_voxels_that_outshine_the_rest_and_missing_ones(tmp_path):
+    data = np.random.default_rng(0).uniform(0, 100, (40, 40, 30)).astype(np.float32)
+    data[:, :, :10] = np.nan
+    data[0, 0, 27] = 300  # The brightest slice; the others are near black.
+    data[:, :, 25:27] /= 100
+    write_volume(tmp_path / "spot.nii", data)
+    out, _ = genpng(tmp_path)
+    assert (
+        "spot: 3 slices, NaN in 33.33% of the voxels, taken as 0, the volume ends at 29, near-black slices left out: 2"
+        in out
+    )
+    expected = (data[:, :, 28] / np.float32(300) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(read(tmp_path / "png" / "spot_028.png")[108:148, 108:148], expected)
+
+    data[0, 0, 27] = 3000
+    write_volume(tmp_path / "spot.nii", data)
+    out, _ = genpng(tmp_path)
+    assert "dark: fewer than one voxel in 1000 exceeds a fifth of its maximum of 3000; try --white 99.9" in out
+    out, _ = genpng(tmp_path, "--white", 99)
+    assert "dark" not in out
+    white = np.percentile(data[data > 0], 99)
+    expected = (np.minimum(data[:, :, 28] / white, 1) * 255).astype(np.float32)
+    difference = expected - read(tmp_path / "png" / "spot_028.png")[108:148, 108:148]
+    assert difference.min() > -1e-3 and difference.max() < 1.001 and (expected == 255).sum() > 5
+
+
 @pytest.mark.parametrize("case", ["missing", "no volumes", "none usable", "two of one name", "folder is a file"])
 def test_genpng_errors(tmp_path, case):
     if case == "none usable":
         write_volume(tmp_path / "a.nii", np.zeros((4, 4, 4), np.float32))
     if case == "two of one name":
-        for name in ("1/t1.nii", "2/t1.nii.gz"):
+        for name in ("1/t1.nii", "1/t1.nii.gz"):
             write_volume(tmp_path / name, np.ones((4, 4, 30), np.float32))
     if case == "folder is a file":
         write_volume(tmp_path / "a.nii", np.ones((4, 4, 30), np.float32))
@@ -160,10 +234,12 @@ def test_genpng_errors(tmp_path, case):
     assert not (tmp_path / "png").is_dir() or not os.listdir(tmp_path / "png")
 
 
-@pytest.mark.parametrize("slices", ["25", "9:9", "-1:5", "a:b"])
-def test_usage_errors(tmp_path, slices):
-    _, err = genpng(tmp_path, f"--slices={slices}", status=2)
-    assert "--slices" in err
+@pytest.mark.parametrize(
+    "option", ["--slices=25", "--slices=9:9", "--slices=-1:5", "--slices=a:b", "--white=0", "--white=x"]
+)
+def test_usage_errors(tmp_path, option):
+    _, err = genpng(tmp_path, option, status=2)
+    assert option.partition("=")[0] in err
 
 
 def write_slices(folder, *names, size=(256, 256), mode="L"):

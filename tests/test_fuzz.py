@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from kinds_of_files import HOSTILE, KINDS
 from PIL import Image
 
-import dataset_tool_mri
 import dnnlib
 import images
+import volumes
 
 EXAMPLES = int(os.environ.get("FUZZ", 150))
 SECONDS = 10  # An example may take, on a slow and busy machine. Most take milliseconds.
@@ -76,7 +76,7 @@ def test_a_mutated_file_is_read_or_named(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(folder)  # Where a canary would write.
     monkeypatch.setattr(images, "MAX_PIXELS", 500_000)  # As many are admitted, so much memory is taken.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250_000)
-    monkeypatch.setattr(dataset_tool_mri, "MAX_VOXELS", 1 << 20)
+    monkeypatch.setattr(volumes, "MAX_VOXELS", 1 << 20)
     read(str(write(folder / name, seal(corpus[0]) if seal else corpus[0])))
 
     @settings(

@@ -1,0 +1,178 @@
+"""NIfTI volumes: which files below a folder are volumes, what they are called, and how they are read."""
+
+import functools
+import math
+import os
+import re
+import sys
+import warnings
+from collections import Counter
+from pathlib import PurePath
+
+import numpy as np
+
+import dnnlib
+from dnnlib.util import words_of
+
+MAX_VOXELS = 1 << 29  # A head at 0.25 mm has 500 million. Each takes 8 bytes where its values are scaled.
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # The axis it is perpendicular to, of Right, Anterior, Superior.
+_DEFLATE_RATIO = 1032  # The highest compression ratio of gzip.
+_NAME = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
+
+
+class UnusableVolumeError(dnnlib.UserError):
+    """Raised for a volume that is passed over, whereas an output that cannot be written ends the program."""
+
+
+def find_volumes(folder, pattern="*"):
+    """Return {name: path} of the .nii and .nii.gz files below `folder`, in name order.
+
+    The name is that of the file. If two files share one, all names begin with their folders: "sub-01_T1" is sub-01/T1.
+    Links to folders are followed; hidden files and folders are passed over. Other files are counted on stdout.
+
+    Args:
+        pattern: Shell pattern of the files to take, such as "*T1w*" or "anat/*T1w*".
+
+    Raises:
+        UserError: There is no such volume, or two would have the same name.
+    """
+    if not os.path.isdir(folder):
+        raise dnnlib.UserError(f"{folder}: no such folder of volumes")
+    files = [path for path in _files_below(folder) if not os.path.basename(path).startswith(".")]
+    found = [path for path in files if _NAME.fullmatch(os.path.basename(path))]
+    _report_others(set(files) - set(found))
+    if not found:
+        raise dnnlib.UserError(f"{folder}: holds no .nii or .nii.gz")
+    taken = [path for path in found if PurePath(path).match(pattern)]
+    if not taken:
+        example = os.path.basename(found[0])
+        raise dnnlib.UserError(f"--name {pattern}: matches none of the {len(found)} volumes in {folder}, {example} ...")
+    if len(taken) < len(found):
+        print(f"{len(taken)} of {len(found)} volumes match --name {pattern}")
+    volumes = _named(folder, taken)
+    _report_kinds(volumes)
+    return volumes
+
+
+def _files_below(folder):
+    """Yield the paths of all files, through links to folders, which may form loops: each folder is read once."""
+
+    def report(error):
+        print(f"skipped: {error.filename}: {error.strerror}", file=sys.stderr)
+
+    read = set()
+    for root, folders, files in os.walk(folder, onerror=report, followlinks=True):
+        if os.path.realpath(root) in read:
+            folders.clear()
+            continue
+        read.add(os.path.realpath(root))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(root, file) for file in sorted(files))
+
+
+def _named(folder, paths):
+    """Return {name: path} in name order."""
+    names, volumes = {path: _NAME.fullmatch(os.path.basename(path))[1] for path in paths}, {}
+    shared = len({*names.values()}) < len(names)
+    for path, name in names.items():
+        if shared:
+            name = "_".join([*os.path.relpath(path, folder).split(os.sep)[:-1], name])
+        if name in volumes:
+            raise dnnlib.UserError(f"{path}: slices would be named as those of {volumes[name]}; rename one")
+        volumes[name] = path
+    return dict(sorted(volumes.items()))
+
+
+def _report_others(paths):
+    """Print how many files are no volumes, by suffix."""
+    suffixes = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    if suffixes:
+        print(f"passed over: {_list(suffixes, 'without a suffix')}")
+
+
+def _report_kinds(names):
+    """Print a note if the last parts of the names, such as T1w and mask, tell several kinds of volumes apart."""
+    parts = (re.split("[_-]", name)[-1] for name in names)
+    kinds = Counter(part if re.search("[a-zA-Z]", part) else "" for part in parts)
+    if 1 < len(kinds) < len(names):
+        most = next(kind for kind, _ in kinds.most_common() if kind)
+        print(f"note: volumes of several kinds: {_list(kinds, 'others')}; --name '*{most}*' takes one kind")
+
+
+def _list(counts, nameless):
+    """Return {"a": 3, "b": 2} as "3 a, 2 b"."""
+    items = [f"{count} {name or nameless}" for name, count in counts.most_common(4)]
+    return ", ".join(items) + f" and {len(counts) - 4} other kinds" * (len(counts) > 4)
+
+
+@np.errstate(all="ignore")  # Odd values are told in other words.
+def read_volume(path, plane=None, white=100):
+    """Read a NIfTI file. Return (array whose third axis is perpendicular to `plane`, value that is white, remarks).
+
+    Without a plane, the axes are the file's. With one, a slice is a picture with rows from superior to inferior (axial:
+    from anterior to posterior) and columns from the patient's right to the left (sagittal: from anterior to posterior),
+    as radiologists look at them; the slices are numbered towards right, anterior or superior. NaN becomes 0.
+
+    Args:
+        white: Percentile of the values above zero that is white. 100 is the volume's maximum.
+
+    Raises:
+        UnusableVolumeError: The file cannot be read, or is not one volume of finite numbers.
+    """
+    nibabel = _nibabel()
+    try:
+        volume = nibabel.load(path)
+        check_size(volume, path)
+        volume = nibabel.squeeze_image(volume)  # Drops fourth and further axes of length 1.
+        if plane:
+            volume = nibabel.as_closest_canonical(volume)
+        data = np.asanyarray(volume.dataobj)
+    except UnusableVolumeError:
+        raise
+    except Exception as error:  # nibabel, gzip and zlib have many kinds of errors for damaged files.
+        raise UnusableVolumeError(f"{path}: cannot be read ({words_of(error)})") from None
+    remarks, missing = [], np.isnan(data)
+    if missing.any():
+        data = np.where(missing, data.dtype.type(0), data)
+        remarks.append(f"NaN in {missing.mean():.2%} of the voxels, taken as 0")
+    if not np.isfinite(data).all():
+        raise UnusableVolumeError(f"{path}: holds infinite values")
+    peak = data.max()
+    if peak <= 0:
+        raise UnusableVolumeError(f"{path}: holds nothing above zero")
+    if white < 100:
+        peak = np.percentile(data[data > 0], white)
+    if not 1e-30 < peak < 1e30:
+        raise UnusableVolumeError(f"{path}: its maximum of {peak:g} is beyond single precision")
+    if np.count_nonzero(data > peak / 5) < np.count_nonzero(data > 0) / 1000:
+        remarks.append(
+            f"dark: fewer than one voxel in 1000 exceeds a fifth of its maximum of {peak:g}; try --white 99.9"
+        )
+    if plane:
+        data = np.moveaxis(data, PLANES[plane], 2).transpose(1, 0, 2)[::-1, ::-1]
+    return data, peak, remarks
+
+
+def check_size(volume, path):
+    """UnusableVolumeError if a nibabel image, of which only the header has been read, is not one volume of numbers.
+
+    Also if the file cannot hold as much as its header says, for memory is taken before it is read.
+    """
+    dtype, shape = volume.get_data_dtype(), volume.shape
+    if dtype.kind not in "biuf" or min(shape) < 1 or len(shape) < 3 or max(shape[3:], default=1) > 1:
+        raise UnusableVolumeError(f"{path}: is {list(shape)} of {dtype}, not a volume of numbers")
+    voxels, ratio = math.prod(shape), _DEFLATE_RATIO if path.lower().endswith(".gz") else 1
+    if volume.dataobj.offset + voxels * dtype.itemsize > os.path.getsize(path) * ratio:
+        raise UnusableVolumeError(f"{path}: is cut short, or damaged: it cannot hold {list(shape)} of {dtype}")
+    if voxels > MAX_VOXELS:
+        raise UnusableVolumeError(f"{path}: has {voxels >> 20} million voxels; the limit is {MAX_VOXELS >> 20} million")
+
+
+@functools.cache
+def _nibabel():
+    """nibabel, without its remarks on odd headers, which name no file."""
+    import nibabel
+
+    nibabel.imageglobals.logger.disabled = True
+    warnings.filterwarnings("ignore", module="nibabel")
+    return nibabel
