@@ -118,7 +118,7 @@ def train(
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update}
-        step_and_batch = step | dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
+        batch = dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
 
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, cluster.running(), data.errors_named():
@@ -132,14 +132,15 @@ def train(
                     load_values(started, load_network)
             session.run(share_variables)
             if cluster.first and not submit_config.resuming:
-                reporter.evaluate(0)
+                reporter.evaluate(0, session.run(batch))
+                session.run(iterator.initializer)  # Training starts with the minibatch that was just shown.
                 checkpoints.save(0, reporter.get_state())
             for i in range(start, iteration_count):
                 last = i + 1 == iteration_count
                 evaluate = cluster.first and (last or (i + 1) % eval_interval == 0)
                 lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
                 feed = {rate: lr, progress: i / iteration_count, decay: decay_at(i, moving_average)}
-                values, stop = cluster.run_step(step_and_batch if evaluate else step, feed, ctx.stop_reason)
+                values, stop = cluster.run_step(step | batch if evaluate else step, feed, ctx.stop_reason)
                 reporter.add(i, values["loss"], values["skipped"], lr)
                 ctx.step(i + 1)
                 if evaluate:
@@ -184,8 +185,8 @@ class _Reporter:
             self.summary.add(Loss=loss)
         self._skipped.count(iteration, skipped, loss, learning_rate)
 
-    def evaluate(self, iteration, batch=None):
-        """Validates after `iteration` iterations. `batch`: the arrays noisy, target of the last training step."""
+    def evaluate(self, iteration, batch):
+        """Validates after `iteration` iterations. `batch`: a training minibatch, the arrays noisy, target and clean."""
         ctx, started = self.ctx, time.time()
         sec_per_eval = ctx.time_since_last_update() if iteration else 0.0
         sec_per_iter = sec_per_eval / max(iteration - self._last_iteration, 1)
@@ -197,8 +198,7 @@ class _Reporter:
                 psnrs.append(result.psnr)
             if index < PREVIEWS:
                 self._save_preview(iteration, index, result)
-        if batch:
-            self._save_batch(iteration, batch)
+        self._save_batch(iteration, batch)
         measured = self._report_psnr(float(np.mean(psnrs))) if psnrs else {}  # Without references there is no PSNR.
 
         maintenance = time.time() - started

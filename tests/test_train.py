@@ -78,7 +78,8 @@ def test_what_a_run_leaves(run):
         "src",
         "_finished.txt",
     } <= names
-    assert {"network_final.pickle", "img_4_y_pred.png", "img_4_y.png", "img_4_x_aug.png"} <= names
+    batches = {f"img_{iteration}_{kind}.png" for iteration in (0, 2, 4) for kind in ("x_aug", "y", "y_pred")}
+    assert {"network_final.pickle", *batches} <= names
     assert {"img_0_val_0_orig.png", "img_0_val_0_noisy.png", "img_0_val_0_pred.png", "img_4_val_2_pred.png"} <= names
     assert not {"_failed.txt", "img_4_val_0_orig.png"} & names
     assert open(os.path.join(run_dir, "log.txt")).read() == out
