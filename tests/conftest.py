@@ -95,6 +95,26 @@ def snapshot(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def small_network(monkeypatch):
+    """Three convolutions take the place of the U-Net, so that tests of what is around it are fast."""
+    import network
+    from dnnlib.tflib import tf
+
+    def small_network(x, dtype):
+        x = tf.transpose(x, [0, 2, 3, 1])
+        for layer, channels in enumerate([32, 32, 3]):
+            with tf.variable_scope(f"conv{layer}"):
+                init = network._he_init(1.0, seed_name=str(layer))
+                kernel = tf.get_variable("weight", [3, 3, x.shape[3], channels], initializer=init)
+                bias = tf.get_variable("bias", [channels], initializer=tf.zeros_initializer())
+            x = tf.nn.conv2d(x, kernel, padding="SAME") + bias
+            x = tf.nn.leaky_relu(x, 0.1) if layer < 2 else x
+        return tf.transpose(x, [0, 3, 1, 2])
+
+    monkeypatch.setattr(network, "autoencoder", small_network)
+
+
 def smooth_image(height, width, seed):
     """uint8 [3, height, width] of a few waves: something that a network can tell from noise."""
     rng = np.random.default_rng(seed)
