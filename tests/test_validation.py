@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 
 import config
+import corruption
 import images
 import metrics
+import network
 import validation
+from dnnlib import tflib
+from dnnlib.tflib import tf
 
 
 def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, tmp_path):
@@ -75,6 +79,23 @@ def test_a_folder_with_nothing_readable_is_an_error(command, snapshot, tmp_path)
 def test_the_mean_leaves_out_images_without_ssim(values, mean):
     rows = [{"image": "a.png", "ssim_noisy": value} for value in values]
     assert validation._mean_row(rows)["ssim_noisy"] == pytest.approx(mean, nan_ok=True)
+
+
+def test_the_network_gets_noise_that_is_neither_clipped_nor_rounded(photos, snapshot, tmp_path):
+    """A network that halves its input shows what it was given beyond black, white and steps of 1/255."""
+    noise = corruption.create("gaussian", **config.NOISE.gaussian)
+    with tf.Graph().as_default(), tflib.create_session():
+        net = network.load_autoencoder(snapshot)
+        values = net.get_values()
+        values["dec_conv1/weight"] /= 2
+        values["dec_conv1/bias"] += 0.5  # (x + 1) / 2 - 0.5
+        net.set_values(values, "halved")
+        for result in validation.ValidationSet(str(photos), noise, seed=7).evaluate(net):
+            noisy = noise.for_validation(result.clean / 255 - 0.5, corruption.generator(7, result.name))
+            expected = np.floor((noisy / 2 + 0.5) * 255 + 0.5).clip(0, 255)
+            error = np.mean((result.clean - expected) ** 2)
+            assert np.mean(result.denoised != expected) < 0.001
+            assert result.psnr == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
 
 
 def test_compare_shows_a_row_for_each_network(snapshot, photos, tmp_path, monkeypatch):
