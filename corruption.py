@@ -69,6 +69,19 @@ class Corruption:
         y, weight = tf.numpy_function(call, [x, seed], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(y, x.shape), tf.ensure_shape(weight, [1, None, None])
 
+    def pair_for_training(self, shots, seeds):
+        """Corrupt a crop twice for training, independently, strengths included.
+
+        shots: tensors [3, H, W] of 256 levels, one crop or two shots of a scene; seeds: tensor [2, 2], a seed for the
+        input and one for the target. Returns (input, target, weights of the target's pixels, clean crop).
+        """
+        noisy, _ = self.for_training(shots[0], seeds[0])
+        return (noisy, *self.for_training(shots[-1], seeds[1]), shots[0])
+
+    def reference(self, x):
+        """Array [3, H, W] -> the clean image that its corruptions of `for_validation` are compared with."""
+        return x
+
     def for_validation(self, x, rng):
         """Array [3, H, W] and a NumPy generator -> its corruption at the validation strength."""
         return self.corrupt(x, rng, *self.validation.values())

@@ -116,7 +116,7 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part
 
     part: (w, W) for the part w of each minibatch when W workers share it, its size n = minibatch_size / W.
     Each is (input, target, weight, clean), float32 [n, 3, size, size] in [-0.5, 0.5] but for the noise. The target is
-    another draw of the whole corruption, or the clean crop where `noise2noise` is false. Its weight in the loss, 0 or
+    the other image of `Corruption.pair_for_training`, or the clean one if `noise2noise` is false. Its weight, 0 or
     1, is [n, 1, size, size], or [n, 1, 1, 1] where all pixels count.
     Of noisy shots there is no clean crop: each is (input, target, weight), one shot and another.
     """
@@ -126,9 +126,10 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part
         crops, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)
         crops, seeds = tf.ensure_shape(crops, shape), tf.ensure_shape(seeds, [2, 2])
         shots = tf.unstack(tf.cast(crops, tf.float32) / 255 - 0.5)
-        noisy, _ = corruption.for_training(shots[0], seeds[0])
-        target = corruption.for_training(shots[-1], seeds[1]) if noise2noise else (shots[0], tf.ones([1, 1, 1]))
-        return (noisy, *target) if data.shots == 2 else (noisy, *target, shots[0])
+        noisy, target, weight, clean = corruption.pair_for_training(shots, seeds)
+        if not noise2noise:
+            target, weight = clean, tf.ones([1, 1, 1])
+        return (noisy, target, weight) if data.shots == 2 else (noisy, target, weight, clean)
 
     numbers = tflib.element_numbers(minibatch_size, start, stop, part)
     elements = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

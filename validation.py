@@ -47,12 +47,13 @@ class ValidationSet:
         for path in self.paths:
             try:
                 image = images.read_rgb(path)
-                clean = self._reference(path) if self.recorded else image
+                x = images.to_float(image)
+                clean = self._reference(path) if self.recorded else images.to_uint8(self.noise.reference(x))
             except dnnlib.UserError as error:
                 print(f"warning: left out: {error}")
                 continue
             name = os.path.basename(path)
-            noisy = self.noise.for_validation(images.to_float(image), corruption.generator(self.seed, name))
+            noisy = self.noise.for_validation(x, corruption.generator(self.seed, name))
             yield Result(name, clean, images.to_uint8(noisy), images.to_uint8(denoise(network, noisy)))
             count += 1
         if not count:
@@ -138,13 +139,13 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
     images.check_writable(out)
     tflib.pick_devices(num_gpus)
     dtype = tflib.pick_dtype(precision)
-    clean, rows = images.centre(images.read_rgb(image), size), []
-    for noise, settings, snapshot in networks:
-        rng = corruption.generator(seed, os.path.basename(image))
-        x = corruption.create(noise, **settings).for_validation(images.to_float(clean), rng)
+    original, rows = images.to_float(images.centre(images.read_rgb(image), size)), []
+    for name, settings, snapshot in networks:
+        noise = corruption.create(name, **settings)
+        x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))
         with tf.Graph().as_default(), tflib.create_session():
             y = denoise(load_autoencoder(snapshot, dtype), x)
-        rows.append(compared(noise, images.to_uint8(x), images.to_uint8(y), clean))
+        rows.append(compared(name, *(images.to_uint8(z) for z in (x, y, noise.reference(original)))))
     dnnlib.util.make_parents(out)
     images.save(out, images.labelled_sheet(rows, font_size=13))
     print(f"Wrote {out}.")
