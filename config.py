@@ -62,6 +62,18 @@ NOISE = EasyDict(
     text=EasyDict(train_p=(0.0, 0.5), validation_p=0.25, font_size=(8, 40), font_dir=None),
     # Probability that a pixel is replaced by a random colour.
     impulse=EasyDict(train_p=(0.0, 0.95), validation_p=0.7),
+    # Photographs of random cameras (camera.py). log_shot: log10 of the variance of shot noise where the sensor is full.
+    # The others are drawn for each camera: blur of the brightness and the colour of the noise (standard deviations in
+    # pixels), enlargement of the scene on the sensor, side of the image / side of the sensor, quality of JPEG.
+    camera=EasyDict(
+        train_log_shot=(-4.0, -2.0),
+        validation_log_shot=-3.0,
+        luma_blur=(0.0, 1.2),
+        chroma_blur=(1.0, 6.0),
+        enlargement=(1.0, 2.0),
+        scale=(0.7, 1.0),
+        quality=(65, 100),
+    ),
     # Nothing is added: the images are noisy themselves. Training takes two shots of each scene.
     none=EasyDict(),
 )

@@ -2,15 +2,17 @@
 
 Images are float [3, H, W] in [-0.5, 0.5]. Corrupted ones are neither clipped nor quantised: clipping would bias their
 mean, and the mean is what squared error makes a network learn from corrupted targets. A corruption that spares the
-median or the mode instead brings the loss that finds it (Lehtinen et al. 2018, sections 2 and 3).
+median or the mode instead brings the loss that finds it (Lehtinen et al. 2018, sections 2 and 3). `Camera` is the
+exception: it clips and quantises as cameras do, and docs/corruptions.md says by how much that moves the mean.
 
 Training draws the strength anew for every image; validation uses one strength.
 """
 
 import numpy as np
 
+import camera
 import dnnlib
-from images import to_uint8
+from images import to_float, to_uint8
 
 # What a network learns from corrupted targets is the point that minimises the mean loss to all of them. Each loss is a
 # function of the error and of the part of the run that is over, in 0..1, elementwise.
@@ -26,6 +28,7 @@ _ALL = np.ones([1, 1, 1], np.float32)  # The weight of pixels that count alike.
 _VALID = {  # name of a strength: (whether a value makes sense, the same in words). Other strengths are 0 or more.
     "lambda": (lambda value: 0 < value < np.inf, "a number above 0"),
     "p": (lambda value: 0 <= value < 1, "a probability from 0 to below 1"),
+    "log_shot": (lambda value: -8 <= value <= 0, "a number from -8 to 0"),
 }
 _NOT_NEGATIVE = (lambda value: 0 <= value < np.inf, "a number from 0 up")
 
@@ -194,6 +197,48 @@ class Text(Corruption):
         return self._overlay.write(x, p, rng)
 
 
+class Camera(Corruption):
+    """Photographs as a digital camera takes them: y = P(m + n), n ~ N(0, shot m + read); see `camera`.
+
+    m is what the sensor would measure without noise, P is the camera's processing up to the JPEG file, and log_shot is
+    log10 of shot. In training every crop is taken by another random camera. The input and the target are two shots that
+    differ in noise alone, and the clean image is P(m) without JPEG. Validation uses one camera, `camera.Camera()`.
+    """
+
+    def __init__(self, train_log_shot, validation_log_shot, **ranges):
+        """ranges: (lowest, highest) of the settings of random cameras, see `camera.draw`."""
+        super().__init__(log_shot=(train_log_shot, validation_log_shot))
+        for name, value in ranges.items():
+            low, high = camera.LIMITS[name]
+            if np.shape(value) != (2,) or not low <= value[0] <= value[1] <= high:
+                words = f"a pair (lowest, highest) of numbers from {low} to {high}"
+                raise dnnlib.UserError(f"NOISE in config.py: {name} = {value} is not {words}")
+        self._ranges = ranges
+
+    def corrupt(self, x, rng, log_shot):
+        return to_float(camera.render(camera.Camera(), to_uint8(x), log_shot, [rng])[1])
+
+    def reference(self, x):
+        return to_float(camera.render(camera.Camera(), to_uint8(x), 0, [])[0])
+
+    def sample(self, x, rng, log_shot):
+        _, shot = camera.render(camera.draw(rng, **self._ranges), to_uint8(x), log_shot, [rng])
+        return to_float(shot), _ALL
+
+    def pair_for_training(self, shots, seeds):
+        from dnnlib.tflib import tf
+
+        def call(x, seeds):
+            rngs = [np.random.default_rng(seed) for seed in seeds]
+            log_shot = rngs[0].uniform(*self.train["log_shot"])
+            taken = camera.render(camera.draw(rngs[0], **self._ranges), to_uint8(x), log_shot, rngs)
+            return [to_float(image) for image in taken]
+
+        taken = tf.numpy_function(call, [shots[0], seeds], [tf.float32] * 3, stateful=False)
+        clean, noisy, target = (tf.ensure_shape(image, shots[0].shape) for image in taken)
+        return noisy, target, tf.constant(_ALL), clean
+
+
 class Recorded(Corruption):
     """Nothing is added: images come with noise of their own, and training with two shots of each scene."""
 
@@ -245,6 +290,7 @@ CORRUPTIONS = {
     "bernoulli": Bernoulli,
     "text": Text,
     "impulse": Impulse,
+    "camera": Camera,
     "none": Recorded,
 }
 

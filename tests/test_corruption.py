@@ -230,6 +230,8 @@ def test_mistakes_are_named():
         ("poisson-gaussian", {"validation_sigma": -1}, "validation_sigma = -1 is not a number from 0 up"),
         ("gaussian", {"train_sigma": (50, 0)}, "train_sigma = (50, 0) is not a pair (lowest, highest)"),
         ("gaussian", {"train_sigma": 25}, "train_sigma = 25 is not a pair (lowest, highest)"),
+        ("camera", {"validation_log_shot": 1}, "validation_log_shot = 1 is not a number from -8 to 0"),
+        ("camera", {"quality": (0, 100)}, "quality = (0, 100) is not a pair (lowest, highest) of numbers from 1"),
         (
             "gaussian",
             {"train_sigma": (0, float("inf"))},
