@@ -79,6 +79,8 @@ def test_known_values_are_the_clean_spectrum_of_the_moved_image_where_kept(data)
     np.testing.assert_allclose(element.known, np.where(element.mask, spectrum, 0), atol=1e-5 * np.abs(spectrum).max())
     seen = kspace.image_of(element.known / settings.undersampling.probability)
     np.testing.assert_allclose(element.input, seen, atol=1e-4)
+    noisy = dataset_mri.training_element(data, N2N, 1, 0, 0)  # It differs in the target only.
+    assert same([element.input, element.mask, element.known], [noisy.input, noisy.mask, noisy.known])
 
 
 def test_translation_is_cyclic_within_its_limit_in_both_axes(data):
