@@ -311,4 +311,4 @@ def loss_function(name):
 
 def generator(seed, name):
     """NumPy generator for the validation image `name`: its noise depends on nothing but the two."""
-    return np.random.default_rng([seed, *name.encode()])
+    return np.random.default_rng([seed, *name.encode(errors="surrogateescape")])

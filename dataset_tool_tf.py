@@ -82,7 +82,6 @@ def main():
     if args.verify:
         _verify(args.verify)
         return
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # File names are bytes; print them as they are.
     dnnlib.util.check_output(args.out)
     statistics = Statistics()
     if args.pairs or args.bursts:

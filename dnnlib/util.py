@@ -98,7 +98,7 @@ def atomic_folder(path):
 def open_atomic(path, mode="w", **kwargs):
     """`open(path, mode)` for writing, where the file appears under its name only when complete and on disk."""
     if mode.startswith("w") and "b" not in mode:
-        kwargs.setdefault("encoding", "utf-8")
+        kwargs = {"encoding": "utf-8", "errors": "surrogateescape"} | kwargs
     with atomic_path(path) as temporary, open(temporary, mode, **kwargs) as f:
         yield f
         f.flush()
@@ -194,6 +194,8 @@ def describe_error(error):
 
 def cli_main(main):
     """Runs `main()` as a command: a user's or the system's error ends in one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):  # File names are bytes; they are printed as they are.
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         sys.exit(main())
     except KeyboardInterrupt:

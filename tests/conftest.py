@@ -18,7 +18,8 @@ def command(tmp_path):
 
     def run(script, *args, timeout=300):
         words = [sys.executable, os.path.join(ROOT, script), *map(str, args)]
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
+        options = {"capture_output": True, "text": True, "errors": "surrogateescape"}  # File names are bytes.
+        return subprocess.run(words, cwd=tmp_path, timeout=timeout, **options)
 
     return run
 

@@ -23,6 +23,7 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
     (tmp_path / "set").mkdir()
     for name in os.listdir(photos):
         Image.open(photos / name).save(tmp_path / "set" / name)
+    os.rename(tmp_path / "set" / "photo3.png", os.fsencode(tmp_path / "set" / "photo3") + b"\xff.png")
     (tmp_path / "set" / "broken.png").write_bytes(b"no image")
     args = ["validate", "--dataset-dir", "set", "--network-snapshot", snapshot, "--noise", "gaussian", "--seed", 7]
     args += ["--precision", "float32"]  # The other one rounds more than a hundredth of a decibel.
@@ -30,11 +31,13 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
     for run in runs:
         assert run.returncode == 0, run.stderr
         assert "set/broken.png: not an image" in run.stdout
-    tables = [open(tmp_path / f"results/0000{i}-autoencoder-validate/metrics.csv").read() for i in (0, 1)]
+    folders = [tmp_path / f"results/0000{i}-autoencoder-validate" for i in (0, 1)]
+    tables = [(folder / "metrics.csv").read_text(errors="surrogateescape") for folder in folders]
     assert tables[0] == tables[1]
 
     *rows, mean = csv.DictReader(tables[0].splitlines())
-    assert [row["image"] for row in rows] == sorted(os.listdir(photos)) and mean["image"] == "mean"
+    assert [row["image"] for row in rows] == [*sorted(os.listdir(photos))[:3], "photo3\udcff.png"]
+    assert mean["image"] == "mean"
     assert (rows[0]["width"], rows[0]["height"]) == ("96", "80")
     for row in rows:  # Clipping to bytes is all that can help here.
         assert float(row["psnr_denoised"]) == pytest.approx(float(row["psnr_noisy"]), abs=0.01)

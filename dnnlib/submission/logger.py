@@ -11,7 +11,7 @@ class Logger:
         self.path = path
 
     def __enter__(self):
-        self._file = open(self.path, "a", encoding="utf-8", buffering=1)
+        self._file = open(self.path, "a", encoding="utf-8", errors="surrogateescape", buffering=1)
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (_Tee(stream, self._file) for stream in self._streams)
         return self
