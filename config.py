@@ -131,6 +131,7 @@ VALIDATE = EasyDict(
     reference_dir=None,  # With noise "none": clean images or second shots of those of dataset_dir.
     noise="gaussian",
     seed=1000,  # Of the noise.
+    save_images=True,  # Whether pictures of every image are left in the run directory: noisy, denoised, clean.
 )
 
 INFER = EasyDict(
@@ -227,6 +228,14 @@ def _parser():
     _network_option(option)
     option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
     option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
+    option(
+        "--save-images",
+        type=flag,
+        nargs="?",
+        const=True,
+        default=VALIDATE.save_images,
+        help="write img_0_val_<index>_noisy.png, _pred.png and _orig.png of every image",
+    )
 
     infer = parser.command("infer-image", "denoise images as they are, of any size and kind")
     option = infer.add_argument
@@ -326,6 +335,7 @@ def _validate(args):
         noise_settings=NOISE[args.noise],
         precision=args.precision,
         seed=args.seed,
+        save_images=args.save_images,
     )
     needs = {settings.network_snapshot: ""} | _validation_needs(settings, "--dataset-dir", settings.dataset_dir)
     if settings.noise == "none" and not settings.reference_dir:

@@ -225,11 +225,7 @@ class _Reporter:
     def _save_preview(self, iteration, index, result):
         shown = "noisy_denoised" if result.clean is None else "noisy_denoised_clean"
         self.summary.add_image(f"Validation/{index}_{shown}", result.side_by_side(), iteration)
-        self._save(f"img_{iteration}_val_{index}_pred.png", result.denoised)
-        if iteration == 0:
-            self._save(f"img_{iteration}_val_{index}_noisy.png", result.noisy)
-            if result.clean is not None:
-                self._save(f"img_{iteration}_val_{index}_orig.png", result.clean)
+        result.save(self.ctx.path, iteration, index, **({"kinds": ["pred"]} if iteration else {}))
 
     def _save_batch(self, iteration, batch):
         """The training minibatch as the network sees it: its crops in a row; input, output, target, clean if known."""

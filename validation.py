@@ -89,17 +89,37 @@ class Result:
             "ssim_denoised": metrics.ssim(self.clean, self.denoised),
         }
 
+    def save(self, run_path, iteration, index, kinds=("noisy", "pred", "orig")):
+        """Writes img_<iteration>_val_<index>_<kind>.png for each of `kinds`; without a clean image there is no "orig".
+
+        run_path: gives the path of a name in the run directory.
+        """
+        pictures = {"noisy": self.noisy, "pred": self.denoised, "orig": self.clean}
+        for kind in kinds:
+            if pictures[kind] is not None:
+                images.save_uint8(run_path(f"img_{iteration}_val_{index}_{kind}.png"), pictures[kind])
+
     def side_by_side(self, size=256):
         """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
         pictures = [x for x in (self.noisy, self.denoised, self.clean) if x is not None]
         return np.concatenate([images.centre(x, size) for x in pictures], axis=2)
 
 
-def validate(submit_config, network_snapshot, dataset_dir, reference_dir, noise, noise_settings, precision, seed):
+def validate(
+    submit_config,
+    network_snapshot,
+    dataset_dir,
+    reference_dir,
+    noise,
+    noise_settings,
+    precision,
+    seed,
+    save_images=True,
+):
     """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
 
     network_snapshot: path; dataset_dir, reference_dir: see `ValidationSet`; noise, noise_settings: see
-    `corruption.create`; seed: of the noise.
+    `corruption.create`; seed: of the noise; save_images: whether pictures of every image are written, too.
     """
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(submit_config.num_gpus)
@@ -108,6 +128,8 @@ def validate(submit_config, network_snapshot, dataset_dir, reference_dir, noise,
         rows = []
         with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:
             for result in validation_set.evaluate(network):
+                if save_images:
+                    result.save(ctx.path, 0, len(rows))
                 rows.append(result.row())
                 ctx.print("{image}  {width}x{height}  {psnr_noisy:.2f} -> {psnr_denoised:.2f} dB".format(**rows[-1]))
                 ctx.step(len(rows))

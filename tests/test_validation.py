@@ -27,7 +27,7 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
     (tmp_path / "set" / "broken.png").write_bytes(b"no image")
     args = ["validate", "--dataset-dir", "set", "--network-snapshot", snapshot, "--noise", "gaussian", "--seed", 7]
     args += ["--precision", "float32"]  # The other one rounds more than a hundredth of a decibel.
-    runs = [command("config.py", *args), command("config.py", *args)]
+    runs = [command("config.py", *args), command("config.py", *args, "--save-images=false")]
     for run in runs:
         assert run.returncode == 0, run.stderr
         assert "set/broken.png: not an image" in run.stdout
@@ -43,6 +43,13 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
         assert float(row["psnr_denoised"]) == pytest.approx(float(row["psnr_noisy"]), abs=0.01)
         assert 20 < float(row["psnr_noisy"]) < 22.5  # sigma 25: 20.2 dB without clipping.
         assert 0 < float(row["ssim_noisy"]) < 1
+    for index, row in enumerate(rows):
+        kinds = {kind: f"{folders[0]}/img_0_val_{index}_{kind}.png" for kind in ("noisy", "pred", "orig")}
+        noisy, denoised, clean = (np.asarray(Image.open(path)) for path in kinds.values())
+        assert np.array_equal(clean, np.asarray(Image.open(tmp_path / "set" / row["image"])))
+        for measure, pixels in (("psnr_noisy", noisy), ("psnr_denoised", denoised)):
+            assert float(row[measure]) == pytest.approx(metrics.psnr(clean, pixels, peak=255), abs=1e-4)
+    assert len([*folders[0].glob("*.png")]) == 12 and not [*folders[1].glob("*.png")]
     printed = float(re.search(r"^Average PSNR: (\d+\.\d\d)$", runs[0].stdout, re.M)[1])
     assert printed == pytest.approx(np.mean([float(r["psnr_denoised"]) for r in rows]), abs=0.006)
     assert float(mean["psnr_denoised"]) == pytest.approx(printed, abs=0.006)
