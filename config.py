@@ -137,7 +137,7 @@ VALIDATE = EasyDict(
 INFER = EasyDict(
     noise="gaussian",
     max_memory="4GiB",  # Of the whole process; larger images are denoised in tiles, with the same result.
-    float_range=(0.0, 1.0),  # Floating-point samples that are black and white; others may lie beyond.
+    sample_range=None,  # Samples that are black and white; None: 0 and 1 in floating point, else all of their type.
     precision="float32",  # The same picture on every machine. bfloat16 rounds to 8 significant bits.
 )
 
@@ -250,12 +250,15 @@ def _parser():
     option("--noise", default=INFER.noise, choices=_ADDED, help="kind of noise: picks the network if none is named")
     option("--max-memory", default=INFER.max_memory, type=memory_size, metavar="SIZE", help="such as 4GiB or 512MiB")
     option(
+        "--range",
         "--float-range",
-        default=INFER.float_range,
+        dest="sample_range",
+        default=INFER.sample_range,
         type=finite_number,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="floating-point samples that are black and white; those beyond are not clipped, NaN stays NaN",
+        help="samples that are black and white, such as 0 4095 for 12 bits in 16; None: 0 and 1 in floating point, "
+        "else all of their type. Samples beyond are not clipped",
     )
     option(
         "--compare",
@@ -344,10 +347,10 @@ def _validate(args):
 
 
 def _infer_image(args):
-    names = ["image", "out", "max_memory", "float_range", "compare", "noise_level", "num_gpus"]
+    names = ["image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus"]
     settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
     settings.precision = args.given.get("precision", INFER.precision)
-    black, white = settings.float_range
+    black, white = settings.sample_range or (0, 1)
     if black >= white:
         raise dnnlib.UserError(f"--float-range {black:g} {white:g}: the first has to be less than the second")
     needs = [settings.network_snapshot] + ([] if glob.has_magic(args.image) else [args.image])

@@ -11,8 +11,9 @@ and more in a folder for each scene:
     python dataset_tool_tf.py --bursts shots --out datasets/shots.tfrecords
 
 Prints a line "<number of the record> <file>" for each image, then statistics of the set. Images keep their size; every
-kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out. The shots of a scene have to show
-the same: how far they are shifted is estimated and told, not corrected.
+kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out. So are files that 8-bit RGB cannot
+keep: floating-point or signed samples, stacks of pages, channels beyond RGB and alpha. The shots of a scene have to
+show the same: how far they are shifted is estimated and told, not corrected.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from tqdm import tqdm
 import dead_leaves
 import dnnlib
 import images
+import rgb_files
 import shots
 import tfrecords
 from dnnlib.command_line import positive_int, seed
@@ -45,7 +47,7 @@ class Statistics:
 
     def __init__(self):
         self.formats = collections.Counter()
-        self.large = self.small = self.broken = 0
+        self.large = self.small = self.broken = self.refused = 0
         self.scenes = self.left_out = 0  # Of noisy shots, as is ...
         self.shifts = []  # ... how far each is from the first of its scene in pixels, None where it cannot be told.
 
@@ -68,6 +70,8 @@ class Statistics:
         lines += [f"    >= {_LARGE}x{_LARGE}: {self.large} images", f"    < {_LARGE}x{_LARGE}: {self.small} images"]
         if self.broken:
             lines += [f"  Not decodable: {self.broken} files"]
+        if self.refused:
+            lines += [f"  Refused: {self.refused} files"]
         if self.scenes:
             lines += [f"  Scenes: {self.scenes}"]
             lines += [f"  Left out: {self.left_out} shots"] if self.left_out else []
@@ -138,29 +142,17 @@ def _find_scenes(args):
     """The scenes that --pairs or --bursts names, as lists of paths."""
     if args.bursts:
         return shots.find_bursts(args.bursts)
-    for folder in args.pairs:
-        _list_images(folder)  # Tells what it passes over.
     return shots.find_pairs(*args.pairs)
 
 
 def _list_shuffled(folder):
-    """Paths of the images in `folder` in the order of their records."""
-    paths = _list_images(folder)
-    np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
-    return paths
-
-
-def _list_images(folder):
-    """Sorted paths of the images in `folder`; tells what it passes over. UserError if there are none."""
+    """Paths of the images in `folder` in the order of their records. UserError if there are none."""
     paths = images.list_images(folder)
-    others = sorted(set(os.listdir(folder)) - {os.path.basename(path) for path in paths})
-    folders = sum(os.path.isdir(os.path.join(folder, name)) for name in others)
     if not paths:
-        hint = "; name the one of its folders that has them" if folders else ""
+        has_folders = any(entry.is_dir() for entry in os.scandir(folder))
+        hint = "; name the one of its folders that has them" if has_folders else ""
         raise dnnlib.UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)}){hint}")
-    if others:
-        what = f"{len(others)} other files or folders, e.g. {others[0]}"
-        print(f"{folder}: passed over {what}; images end in {', '.join(images.SUFFIXES)}", file=sys.stderr)
+    np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
     return paths
 
 
@@ -182,14 +174,17 @@ def _convert(folder, paths, statistics):
             bar.update()
             if isinstance(pixels, Exception):
                 tqdm.write(f"skipped: {dnnlib.util.describe_error(pixels)}", file=sys.stderr)
-                statistics.broken += 1
+                if isinstance(pixels, images.Refused):
+                    statistics.refused += 1
+                else:
+                    statistics.broken += 1
                 continue
             tqdm.write(f"{written} {path}")
             statistics.count(mode, pixels.shape[2], pixels.shape[1])
             yield pixels
             written += 1
     if not written:
-        raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded")
+        raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded and kept")
 
 
 def _convert_scenes(scenes, statistics):
@@ -274,15 +269,15 @@ def _decode_ahead(paths):
 def _read_header(path):
     """(Mode as stored, number of pixels); (None, 0) if it cannot be read, which `_read_or_error` will tell."""
     try:
-        with images.open_image(path) as image:
-            return image.mode, image.width * image.height
+        mode, (width, height) = rgb_files.read_header(path)
+        return mode, width * height
     except (dnnlib.UserError, OSError):
         return None, 0
 
 
 def _read_or_error(path):
     try:
-        return np.ascontiguousarray(images.read_rgb(path))  # Laid out here, not by the one thread that writes.
+        return np.ascontiguousarray(rgb_files.read_rgb(path))  # Laid out here, not by the one thread that writes.
     except (dnnlib.UserError, OSError) as error:
         return error
 

@@ -18,6 +18,7 @@ import corruption
 import dnnlib
 import images
 import metrics
+import rgb_files
 from dnnlib.util import run_script
 
 TRAINING_FILE = "datasets/demo.tfrecords"
@@ -53,7 +54,7 @@ def main():
         images.save_uint8(noisy, _add_noise(clean, name))
         snapshot = os.path.join(run_dir, "network_final.pickle")
         run_script("config.py", "infer-image", "--image", noisy, "--out", denoised, "--network-snapshot", snapshot)
-        rows.append((images.read_rgb(noisy), images.read_rgb(denoised), clean))
+        rows.append((rgb_files.read_rgb(noisy), rgb_files.read_rgb(denoised), clean))
     images.save(PICTURE, compose(rows))
 
     before, after = (np.mean([metrics.psnr(row[k], row[2], peak=255) for row in rows]) for k in (0, 1))
@@ -78,7 +79,7 @@ def _write_photos():
     for name, (left, top) in PHOTOS.items():
         path = os.path.join(package, name)
         if os.path.exists(path):  # Which ones it brings, and which it would download, depends on its version.
-            photos[name] = images.read_rgb(path)[:, top : top + SIDE, left : left + SIDE]
+            photos[name] = rgb_files.read_rgb(path)[:, top : top + SIDE, left : left + SIDE]
             images.save_uint8(os.path.join(PHOTO_DIR, name), photos[name])
     if not photos:
         raise dnnlib.UserError(f"{package}: none of {', '.join(PHOTOS)} is there; install requirements.txt")

@@ -29,6 +29,11 @@ _BILEVEL = ("PNG", "BMP", "PPM")
 _METADATA = ("PNG", "TIFF", "JPEG", "WEBP", "AVIF")
 _MAX_SIDE = {"WEBP": 16383, "JPEG": 65500}
 
+# What says of PNG and AVIF files which colours their samples are: code points of primaries and transfer, ...
+_SRGB_CODES = ((1, 13), (1, 1), (1, 2), (2, 2), (1, 6), (2, 13))  # Of sRGB, of video that is shown alike, unspecified.
+_SRGB_GAMMA = 0.45455
+_SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # Of white, red, green, blue.
+
 # Lossless, or the highest quality that is of use.
 _SAVE_OPTIONS = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -39,42 +44,48 @@ _SAVE_OPTIONS = {
 
 @dataclasses.dataclass
 class Source:
-    """An open image file. pages: how many; size (height, width) and nbytes: of the largest; read(index) -> Page."""
+    """An open image file. pages: how many; size (height, width) and nbytes: of the largest; read(index) -> Page.
+
+    mode: how the first page is stored, as Pillow calls it: "RGB", "L", "I;16", "F"; orientation: its EXIF orientation.
+    """
 
     pages: int
     size: tuple
     nbytes: int
     read: Callable
+    mode: str
+    orientation: int
 
 
 @contextlib.contextmanager
-def open_source(path, float_range):
+def open_source(path, sample_range=None):
     """A Source, from headers only: nothing is decoded before `read`. UserError if it is broken or of no known kind.
 
-    float_range: the samples that are black and white, where they are floating-point.
+    sample_range: the samples that are black and white; None: see `Page.range`.
     """
     with images.readable(path, also=tiff_files.ERRORS):
         tiff = tiff_files.open_tiff(path)
     if tiff is None:
-        yield _open_single(path, float_range)
+        yield _open_single(path, sample_range)
         return
     with tiff:
 
         def read(index):
             with images.readable(path, also=tiff_files.ERRORS):
                 page = tiff.pages[index]
-                return tiff_files.to_page(page, page.asarray(), float_range)
+                return tiff_files.to_page(page, page.asarray(), sample_range)
 
         largest = max(tiff.pages, key=lambda page: page.nbytes)
-        yield Source(len(tiff.pages), (largest.imagelength, largest.imagewidth), largest.nbytes, read)
+        size, (mode, orientation) = (largest.imagelength, largest.imagewidth), tiff_files.first_page(tiff)
+        yield Source(len(tiff.pages), size, largest.nbytes, read, mode, orientation)
 
 
-def read_float(path, float_range=(0.0, 1.0)):
+def read_float(path, sample_range=None):
     """Image file -> (float32 [3, H, W] in [-0.5, 0.5], page), where `write_float` writes the kind that `page` is of.
 
     Of a stack the first page. `page.kind.losses` tells what cannot be kept.
     """
-    with open_source(path, float_range) as source:
+    with open_source(path, sample_range) as source:
         page = source.read(0)
     return np.array(page.crop(slice(None), slice(None))), page
 
@@ -116,7 +127,10 @@ def losses(path, page):
     """What gets lost of `page` in a file `path`, in words; none of it pixels."""
     kind, fmt = page.kind, images.format_of(path)
     metadata = [name for name, value in (("EXIF data", kind.exif), ("colour profile", kind.icc)) if value]
-    return kind.losses + [f"{fmt} does not keep its {name}" for name in metadata if fmt not in _METADATA]
+    losses = kind.losses + [f"{fmt} does not keep its {name}" for name in metadata if fmt not in _METADATA]
+    if fmt != "TIFF" and not kind.icc and tiff_files.COLOUR_TAGS & {tag[0] for tag in kind.tiff.get("extratags", ())}:
+        losses.append(f"{fmt} does not keep its transfer function or chromaticities")
+    return losses
 
 
 @contextlib.contextmanager
@@ -132,11 +146,12 @@ def page_writer(path, nbytes=0):
         yield lambda page: _write_single(path, page)
 
 
-def _open_single(path, float_range):
+def _open_single(path, sample_range):
     with images.open_image(path) as image:
         channels = 4 if image.mode == "P" else len(image.getbands())
         nbytes = image.width * image.height * channels * (1 + _is_deep(image))
-        return Source(1, (image.height, image.width), nbytes, lambda index: _read_single(path, float_range))
+        size, orientation = (image.height, image.width), images.orientation(image, path)
+        return Source(1, size, nbytes, lambda index: _read_single(path, sample_range), image.mode, orientation)
 
 
 def _is_deep(image):
@@ -152,22 +167,59 @@ def _pnm_peak(image):
     return args[1] if isinstance(args, tuple) else 65535 if ";16" in args else 255
 
 
-def _read_single(path, float_range):
+def _read_single(path, sample_range):
     with images.open_image(path) as image:
         with images.readable(path):  # Pillow walks through a file to count its frames.
             deep, frames = _is_deep(image), getattr(image, "n_frames", 1)
         if deep and (image.format == "PNG" or (image.format == "PPM" and image.tile[0].codec_name != "ppm_plain")):
-            return _read_sixteen_bit(path, image)
-        page = _from_pillow(images.decode(image, path), float_range)
+            page = _read_sixteen_bit(path, image, sample_range)
+        else:
+            page = _from_pillow(images.decode(image, path), sample_range)
+        bits = 16 if deep else _bits(path, image.format)
+        page.kind.losses += _colour_losses(path, image)
     if frames > 1:
         page.kind.losses.append(f"only the first of its {frames} images is used")
-    if deep and page.samples.dtype == np.uint8:
-        page.kind.losses.append("its 16 bits a channel become 8")
+    if bits > 8 and page.samples.dtype == np.uint8:
+        page.kind.losses.append(f"its {bits} bits a channel become 8")
     return page
 
 
-def _from_pillow(image, float_range):
-    kind = Kind(image.mode == "1", *float_range, **_metadata(image))
+def _bits(path, fmt):
+    """Bits a channel of JPEG 2000 and AVIF, which Pillow gives as 8; 8 of other formats."""
+    head = _head(path) if fmt in ("JPEG2000", "AVIF") else b""
+    if fmt == "JPEG2000":
+        size = head.find(b"\xff\x4f\xff\x51")  # Where the codestream starts; its first segment tells the size.
+        return (head[size + 42] & 127) + 1 if 0 <= size < len(head) - 42 else 8
+    codec = head.find(b"av1C")
+    flags = head[codec + 6] if 0 <= codec < len(head) - 6 else 0
+    return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+
+
+def _colour_losses(path, image):
+    """What of a PNG or AVIF says which colours its samples are and is not kept, in words, unless they are sRGB's."""
+    info, losses = image.info, []
+    if image.format not in ("PNG", "AVIF") or "icc_profile" in info:
+        return losses
+    head = _head(path)
+    code = head.find(b"cICP") if image.format == "PNG" else head.find(b"nclx")
+    if code >= 0:
+        points = head[code + 4 : code + 6] if image.format == "PNG" else head[code + 5 : code + 8 : 2]
+        losses += ["its colour space (CICP) is not kept"] * (tuple(points) not in _SRGB_CODES)
+    elif "srgb" not in info:
+        losses += ["its gamma is not kept"] * (abs(info.get("gamma", _SRGB_GAMMA) - _SRGB_GAMMA) > 0.02)
+        losses += ["its chromaticities are not kept"] * (
+            not np.allclose(info.get("chromaticity", _SRGB_CHROMATICITIES), _SRGB_CHROMATICITIES, atol=0.01)
+        )
+    return losses
+
+
+def _head(path):
+    with open(path, "rb") as f:
+        return f.read(2**16)
+
+
+def _from_pillow(image, sample_range):
+    kind = Kind(image.mode == "1", sample_range, **_metadata(image))
     if image.mode == "P":
         indices = np.asarray(image)
         every = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
@@ -208,9 +260,9 @@ def _metadata(image):
     return {"exif": exif, "icc": image.info.get("icc_profile"), "dpi": image.info.get("dpi")}
 
 
-def _read_sixteen_bit(path, image):
+def _read_sixteen_bit(path, image, sample_range):
     """PNG, PGM and PPM of 16 bits; smaller ranges of the latter two are stretched to it."""
-    kind = Kind(**_metadata(image))
+    kind = Kind(sample_range=sample_range, **_metadata(image))
     with images.readable(path), open(path, "rb") as f:
         if image.format == "PNG":
             samples = imagecodecs.png_decode(f.read()).reshape(image.height, image.width, -1)

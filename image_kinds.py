@@ -20,15 +20,14 @@ class Kind:
     """How a page is stored: what is to be the same again in the file that is written.
 
     bilevel: black and white only; the samples are expanded to 0 and 255.
-    black, white: the floating-point samples that stand for them; whole numbers have the range of their type.
+    sample_range: the samples that are black and white, as the user says; None: see `Page.range`.
     palette: (uint8 [n, 4] RGBA, uint8 [H, W] indices into it) or None; the samples are those of the colours.
     exif, icc: bytes or None. dpi: pair of numbers or None. tiff: what tiff_files.py wants to know again.
     losses: what of the file cannot be kept, in words.
     """
 
     bilevel: bool = False
-    black: float = 0.0
-    white: float = 1.0
+    sample_range: tuple | None = None
     palette: Any = None
     exif: bytes | None = None
     icc: bytes | None = None
@@ -62,6 +61,11 @@ class Page:
     def is_float(self):
         return self.samples.dtype.kind == "f"
 
+    @property
+    def range(self):
+        """The samples that are black and white: by default 0 and 1, or 0 and the largest of a type of whole numbers."""
+        return self.kind.sample_range or (0.0, 1.0 if self.is_float else float(np.iinfo(self.samples.dtype).max))
+
     def blank(self):
         """A page of the same kind, its alpha copied, its colours to be filled by `put`."""
         page = Page(np.empty_like(self.samples), self.kind)
@@ -72,29 +76,31 @@ class Page:
     def crop(self, rows, columns):
         """The slices `rows`, `columns` as the network sees them: float32 [3, h, w], -0.5 black, 0.5 white.
 
-        Grey is repeated. Floating-point samples beyond the range stay beyond it; those that are not finite become -0.5.
+        Grey is repeated. Samples beyond the range stay beyond it; those that are not finite become -0.5.
         """
+        black, white = self.range
         part = np.moveaxis(self.colours[rows, columns], -1, 0)
+        part = part.astype(np.promote_types(part.dtype, np.float32))
+        with np.errstate(over="ignore"):  # What does not fit in a float32 is not finite either.
+            x = ((part - black) / (white - black) - 0.5).astype(np.float32)
         if self.is_float:
-            part = part.astype(np.promote_types(part.dtype, np.float32))
-            with np.errstate(over="ignore"):  # What does not fit in a float32 is not finite either.
-                x = ((part - self.kind.black) / (self.kind.white - self.kind.black) - 0.5).astype(np.float32)
             x[~np.isfinite(x)] = -0.5
-        else:
-            x = images.to_float(part)
         return np.broadcast_to(x, [3, *x.shape[1:]])
 
     def put(self, rows, columns, y, source):
         """Fills a part with `y`, float32 [3, h, w] on the scale of `crop`. source: the page that it was made from.
 
-        Whole numbers are rounded and clipped. Floating-point samples change by what the network changed: where it
-        changed nothing they are the source's to the last bit, and where the source is not finite they are not either.
+        Whole numbers are rounded, and clipped to what their type holds. Floating-point samples change by what the
+        network changed: where it changed nothing they are the source's to the last bit, and where the source is not
+        finite they are not either.
         """
+        black, white = self.range
         if self.is_float:
-            change = self._as_stored(y - source.crop(rows, columns)) * (self.kind.white - self.kind.black)
+            change = self._as_stored(y - source.crop(rows, columns)) * (white - black)
             self.colours[rows, columns] = source.colours[rows, columns] + change
         else:
-            self.colours[rows, columns] = images.to_uint(self._as_stored(y), self.samples.dtype)
+            samples = (self._as_stored(y) + 0.5) * (white - black) + black
+            self.colours[rows, columns] = np.clip(samples + 0.5, 0, np.iinfo(self.samples.dtype).max)
 
     def _as_stored(self, y):
         y = np.moveaxis(y, 0, -1)
@@ -141,6 +147,32 @@ def compare(noisy, denoised):
         for i, part in enumerate((x, y, 4 * (x - y))):
             samples[rows, i * width : (i + 1) * width] = images.to_uint8(part).transpose(1, 2, 0)
     return Page(samples, Kind())
+
+
+def range_doubt(page):
+    """Words that tell why black and white of `page` are hardly what its range says; None where they may be.
+
+    They are doubtful where the samples lie far beyond the range, or all in its lowest quarter: 12 bits stored in 16.
+    """
+    if page.samples.dtype == np.uint8 and page.kind.sample_range is None:
+        return None
+    black, white = page.range
+    step = math.ceil(math.sqrt(math.prod(page.size)) / 1024)
+    sampled = _finite(page.colours[::step, ::step])
+    if not sampled.size:
+        return None
+    ends = [(part.min(), part.max()) for p in parts(page.size[0], 256) if (part := _finite(page.colours[p])).size]
+    low, high = min(a for a, _ in ends), max(b for _, b in ends)
+    darkest, brightest = np.percentile(sampled, (1, 99))  # A few hot pixels are no sign of another range.
+    margin = (white - black) / 2  # Strong noise reaches beyond the range, too.
+    beyond = darkest < black - margin or brightest > white + margin
+    if beyond or low < high <= black + margin / 2:
+        return f"its samples reach from {low:g} to {high:g}, but black is taken for {black:g} and white for {white:g}"
+    return None
+
+
+def _finite(samples):
+    return samples[np.isfinite(samples)].astype(np.float64)
 
 
 def noise_level(page):

@@ -1,4 +1,4 @@
-"""Image files and arrays: reading every kind Pillow can as RGB, writing, conversion to and from bytes.
+"""Image files and arrays: finding and opening files, writing, conversion to and from bytes.
 
 Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 / 255 - 0.5`.
 """
@@ -6,6 +6,7 @@ Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 
 import contextlib
 import os
 import struct
+import sys
 import warnings
 import zlib
 
@@ -20,11 +21,14 @@ MAX_PIXELS = 180_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from here on, and refuses from twice that.
 # What photographs come in, and nothing that Pillow hands on to other programs, as it does PostScript.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes for 16-bit greyscale; its range is 0..65535 in all.
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".jp2", ".j2k", ".avif", ".tga")
 _BROKEN = (ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
 _BROKEN += (MemoryError, struct.error, zlib.error)
-_HAS_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+class Refused(dnnlib.UserError):
+    """An image that is whole, but holds what the program cannot keep."""
 
 
 def to_float(pixels):
@@ -43,12 +47,44 @@ def to_uint8(x):
     return to_uint(x, np.uint8)
 
 
-def list_images(folder):
-    """Sorted paths of the image files in `folder`, by suffix in any case. UserError if there is no such folder."""
+def list_images(folder, tell=True):
+    """Sorted paths of the image files in `folder`, by suffix in any case. UserError if there is no such folder.
+
+    tell: whether files and folders that are passed over are counted in a line on stderr. Hidden ones never are.
+    """
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of images")
-    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(SUFFIXES) and not n.startswith("."))
-    return [os.path.join(folder, n) for n in names]
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    taken = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if tell:
+        _tell_passed_over(folder, [name for name in names if name not in taken])
+    return [os.path.join(folder, name) for name in taken]
+
+
+def list_tree(folder, leave_out=()):
+    """Sorted paths of the image files in `folder` and in all folders below it, but not in those of `leave_out`.
+
+    Folders that are symbolic links are followed, each once. Files that are passed over are counted in a line on stderr.
+    """
+    done = {os.path.realpath(path) for path in leave_out}
+    paths, others = [], []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if parent != folder and os.path.realpath(parent) in done:
+            folders.clear()
+            continue
+        done.add(os.path.realpath(parent))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                (paths if name.lower().endswith(SUFFIXES) else others).append(os.path.join(parent, name))
+    _tell_passed_over(folder, sorted(os.path.relpath(path, folder) for path in others))
+    return sorted(paths)
+
+
+def _tell_passed_over(folder, names):
+    if names:
+        what = f"{len(names)} other files or folders, e.g. {names[0]}"
+        print(f"{folder}: passed over {what}; images end in {', '.join(SUFFIXES)}", file=sys.stderr)
 
 
 def open_image(path):
@@ -89,11 +125,10 @@ def check_pixels(width, height):
         raise Image.DecompressionBombError
 
 
-def upright_size(path):
-    """(Width, height) of an image as `decode` will turn it, from its header. UserError naming the file if broken."""
-    with open_image(path) as image, readable(path, "cannot be read"):
-        exif = Image.Image.getexif(image)  # PNG's own version of it decodes the image.
-        return image.size[::-1] if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
+def orientation(image, path):
+    """The EXIF orientation, 1 to 8, of the opened `image`. UserError naming `path` if it is broken."""
+    with readable(path, "cannot be read"):
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own version decodes the image.
 
 
 def decode(image, path):
@@ -113,22 +148,6 @@ def upright(samples, orientation):
     if orientation in (2, 3, 6, 7):
         samples = samples[:, ::-1]
     return samples
-
-
-def to_rgb(image):
-    """Pillow image of any mode -> uint8 array [3, H, W]. 16 bits are scaled, not saturated; alpha is laid on white."""
-    if image.mode in _SIXTEEN_BIT:
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257 + 0.5).astype(np.uint8))
-    if image.mode in _HAS_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")).transpose(2, 0, 1)
-
-
-def read_rgb(path):
-    """Image file -> uint8 array [3, H, W]."""
-    with open_image(path) as image:
-        return to_rgb(decode(image, path))
 
 
 def save(path, image, **options):

@@ -31,12 +31,13 @@ class Job:
 
 
 def infer_images(
-    image, out, network_snapshot, num_gpus, max_memory, float_range, precision, compare=None, noise_level=None
+    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None
 ):
     """Denoises images as they are, without adding noise. The options of `config.py infer-image`, see there.
 
-    image: file, folder or glob; out, compare: file, or folder where there are several images; max_memory: bytes;
-    float_range: (black, white) of floating-point samples; noise_level: "auto" to have it estimated and printed.
+    image: list of files, folders and globs; out, compare: file, or folder where there are several images; max_memory:
+    bytes; sample_range: (black, white) of the samples or None, see `Page.range`; noise_level: "auto" to have it
+    estimated and printed.
     UserError for an image that could not be denoised, in the end, when the others are.
     """
     jobs = find_jobs(image, out, compare)
@@ -49,7 +50,7 @@ def infer_images(
         net = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
         for job in jobs:
             try:
-                _denoise_file(net, job, max_memory, float_range, noise_level)
+                _denoise_file(net, job, max_memory, sample_range, noise_level)
             except Exception as error:
                 words = dnnlib.util.describe_error(error)
                 if len(jobs) == 1 or words is None:
@@ -97,14 +98,18 @@ def _comparison_suffix(name):
     return ".tif" if name.lower().endswith((".tif", ".tiff")) else ".png"
 
 
-def _denoise_file(net, job, max_memory, float_range, noise_level):
-    with image_files.open_source(job.image, float_range) as source, contextlib.ExitStack() as stack:
-        max_pixels = _max_pixels(source, job, max_memory)
+def _denoise_file(net, job, max_memory, sample_range, noise_level):
+    with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
+        max_pixels, warned = _max_pixels(source, job, max_memory), False
         for index in range(source.pages):
             name = job.image + f", page {index + 1} of {source.pages}" * (source.pages > 1)
             noisy = source.read(index)
             if index == 0:
                 writers = _open_writers(job, noisy, source, stack)
+            doubt = None if warned else image_kinds.range_doubt(noisy)
+            if doubt:
+                print(f"warning: {name}: {doubt}; set both by --range LOW HIGH", file=sys.stderr)
+                warned = True
             if noise_level:
                 print(f"{name}: estimated noise level: sigma {image_kinds.noise_level(noisy):.1f} of 255")
             denoised = _denoise_page(net, noisy, max_pixels, name)

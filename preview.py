@@ -8,6 +8,7 @@ import numpy as np
 import corruption
 import dnnlib
 import images
+import rgb_files
 
 
 def preview(noise, noise_settings, image, out, strengths, size, seed):
@@ -18,7 +19,7 @@ def preview(noise, noise_settings, image, out, strengths, size, seed):
     """
     images.check_writable(out)
     noise = corruption.create(noise, **noise_settings)
-    clean = images.centre(images.read_rgb(image), size)
+    clean = images.centre(rgb_files.read_rgb(image), size)
 
     def tile(title, values):
         rng = corruption.generator(seed, os.path.basename(image))

@@ -8,6 +8,7 @@ import numpy as np
 
 import dnnlib
 import images
+import rgb_files
 
 _LISTED = 20  # Problems told in full; two folders that have nothing to do with each other give as many as files.
 _WINDOW = 512  # Side of the part of an image, in its centre, that shifts are estimated from.
@@ -49,7 +50,7 @@ def find_bursts(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of scenes")
     names = (n for n in sorted(os.listdir(folder)) if not n.startswith("."))
     bursts = {path: images.list_images(path) for n in names if os.path.isdir(path := os.path.join(folder, n))}
-    problems = [f"{path}: is in none of the folders of scenes" for path in images.list_images(folder)]
+    problems = [f"{path}: is in none of the folders of scenes" for path in images.list_images(folder, tell=False)]
     problems += [f"{path}: has {len(s)} images; a scene takes two or more" for path, s in bursts.items() if len(s) < 2]
     scenes = [shots for shots in bursts.values() if len(shots) > 1]
     _check(folder, scenes, problems)
@@ -60,7 +61,7 @@ def _check(where, scenes, problems):
     """UserError if there are no scenes, or any problems: those given, and shots that differ in size."""
     for shots in scenes:
         try:
-            sizes = [images.upright_size(path) for path in shots]
+            sizes = [rgb_files.read_header(path)[1] for path in shots]
         except (dnnlib.UserError, OSError) as error:
             problems.append(dnnlib.util.describe_error(error))
             continue

@@ -12,7 +12,7 @@ import os
 import numpy as np
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
-from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, RESUNIT
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, RESUNIT
 
 import dnnlib
 import images
@@ -22,15 +22,17 @@ from image_kinds import Kind, Page, to_palette
 # Damaged files make tifffile raise what they may: it checks little, and leaves values it does not know as they are.
 ERRORS = (Exception,)
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PLAIN = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
+_GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+_DNG_VERSION = 50706
 _LOSSLESS = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD")
 _COMPRESSION = "ADOBE_DEFLATE"  # Where the source's would lose something, or there is none.
 _BIG = 2**32 - 2**25  # Bytes from which a file needs 64-bit offsets.
 
 # Tags that are copied as they are: those of EXIF data; names of document and page, XMP, IPTC, Photoshop's, ImageJ's,
 # MicroManager's, GeoTIFF's and GDAL's.
+COLOUR_TAGS = {301, 318, 319}  # Transfer function, white point, chromaticities.
 _TEXTS = {271, 272, 305, 306, 315, 33432}  # Maker, model, software, time, artist, copyright.
-_COPIED = _TEXTS | {269, 270, 285, 297, 316, 700, 33723, 34377, 50838, 50839, 51123}
+_COPIED = _TEXTS | COLOUR_TAGS | {269, 270, 285, 297, 316, 700, 33723, 34377, 50838, 50839, 51123}
 _COPIED |= {33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
 _POINTERS = {ExifTags.IFD.Exif: "ExifTag", ExifTags.IFD.GPSInfo: "GPSTag"}  # To directories of their own.
 
@@ -53,14 +55,23 @@ def open_tiff(path):
     UserError for samples of a type that is not known here; Pillow's error for images beyond its limit of pixels.
     """
     with open(path, "rb") as f:
-        if f.read(4) not in _MAGIC:
-            return None
+        head = f.read(10)
+    if head[:4] not in _MAGIC:
+        return None
     tiff = tifffile.TiffFile(path)
     try:
+        if head[8:] == b"CR" or _is_raw(tiff):  # Of Canon, or of others.
+            raise images.Refused(f"{path}: a raw photograph; develop it to PNG or TIFF of 16 bits")
         return tiff if _check(tiff, path) else None
     except BaseException:
         tiff.close()
         raise
+
+
+def _is_raw(tiff):
+    """Whether the file is a DNG, or its first page a preview of pictures in its sub-directories, as in raw files."""
+    first = tiff.pages[0] if tiff.pages else None
+    return first is not None and (_DNG_VERSION in first.tags or bool(first.is_reduced and first.subifds))
 
 
 def _check(tiff, path):
@@ -75,28 +86,58 @@ def _check(tiff, path):
             raise tifffile.TiffFileError("it has no pixels")
         if len(page.dataoffsets) < math.prod(page.chunked):
             raise tifffile.TiffFileError("it has fewer parts than its size takes")
-        if page.photometric not in _PLAIN and page.compression != COMPRESSION.JPEG:
-            if page.dtype == np.uint8:
-                return False
-        elif page.bitspersample < 8 and page.dtype == np.uint8:
+        colours = _colours(page)
+        if page.dtype == np.uint8 and (colours is None or page.bitspersample < 8):
             return False
         whole = page.dtype is not None and page.dtype.kind == "u" and page.bitspersample in (8, 16)
         if not whole and (page.dtype is None or page.dtype.kind not in "fb"):
             what = f"{page.bitspersample}-bit samples" if page.dtype is None else f"samples of type {page.dtype}"
-            raise dnnlib.UserError(f"{path}: {what} are not known; convert them to 8 or 16 bits or to float32")
-        if page.axes not in ("YX", "YXS", "SYX") or not 1 <= page.samplesperpixel <= 4:
-            raise dnnlib.UserError(
-                f"{path}: {page.samplesperpixel} channels; grey or RGB, with or without alpha, is known"
+            raise images.Refused(f"{path}: {what} are not known; convert them to 8 or 16 bits or to float32")
+        if colours is None or (page.photometric == PHOTOMETRIC.PALETTE and page.dtype != np.uint8):
+            name = getattr(page.photometric, "name", page.photometric)
+            raise images.Refused(f"{path}: {name} of {page.bitspersample} bits is not known; convert it to RGB or grey")
+        extra = page.samplesperpixel - colours
+        if page.axes not in ("YX", "YXS", "SYX") or not (extra == 0 or (extra == 1 and _has_alpha(page))):
+            raise images.Refused(
+                f"{path}: {page.samplesperpixel} channels; grey or RGB, with or without a channel marked as alpha, is "
+                "known; save the others as files of their own"
             )
     return True
 
 
-def to_page(page, samples, float_range):
+def _colours(page):
+    """1 of grey and palettes, 3 of what is decoded to RGB, None of other colour spaces."""
+    if page.photometric in (*_GREY, PHOTOMETRIC.PALETTE):
+        return 1
+    is_ycbcr = page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG
+    return 3 if page.photometric == PHOTOMETRIC.RGB or is_ycbcr else None
+
+
+def _has_alpha(page):
+    return tuple(page.extrasamples) in ((EXTRASAMPLE.ASSOCALPHA,), (EXTRASAMPLE.UNASSALPHA,))
+
+
+def first_page(tiff):
+    """(Mode, EXIF orientation) of the first page. The mode is named as Pillow names its own."""
+    page = tiff.pages[0]
+    name = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[page.samplesperpixel]
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        name = "P"
+    elif page.dtype == bool:
+        name = "1"
+    elif page.dtype.kind == "f":
+        name = "F"
+    elif page.dtype == np.uint16:
+        name = "I;16" if name == "L" else f"{name};16"
+    return name, page.tags.valueof(ExifTags.Base.Orientation, default=1)
+
+
+def to_page(page, samples, sample_range):
     """A `tifffile.TiffPage` and its decoded `samples` -> Page, turned upright."""
     if page.axes == "SYX":
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(*samples.shape[:2], -1).astype(samples.dtype.newbyteorder("="), copy=False)
-    kind = Kind(samples.dtype == bool, *float_range, icc=page.iccprofile)
+    kind = Kind(samples.dtype == bool, sample_range, icc=page.iccprofile)
     if page.resolutionunit in (RESUNIT.INCH, RESUNIT.CENTIMETER) and page.tags.get(282):
         kind.dpi = page.get_resolution("inch")
     if page.photometric == PHOTOMETRIC.PALETTE:

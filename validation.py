@@ -9,6 +9,7 @@ import corruption
 import dnnlib
 import images
 import metrics
+import rgb_files
 import shots
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -31,10 +32,10 @@ class ValidationSet:
         self.folder, self.noise, self.seed = folder, noise, seed
         self.recorded = isinstance(noise, corruption.Recorded)
         self.references = dict(shots.find_pairs(folder, reference_dir)) if reference_dir else {}
-        self.paths = []
-        for path in images.list_images(folder):
+        self.paths, self._notes = [], set()
+        for path in self.references or images.list_images(folder):
             try:
-                images.open_image(path).close()
+                rgb_files.read_header(path)
                 self.paths.append(path)
             except dnnlib.UserError as error:
                 print(f"warning: left out: {error}")
@@ -46,7 +47,7 @@ class ValidationSet:
         count = 0
         for path in self.paths:
             try:
-                image = images.read_rgb(path)
+                image = rgb_files.read_rgb(path, self._note)
                 x = images.to_float(image)
                 clean = self._reference(path) if self.recorded else images.to_uint8(self.noise.reference(x))
             except dnnlib.UserError as error:
@@ -60,7 +61,13 @@ class ValidationSet:
             raise self._nothing_readable()
 
     def _reference(self, path):
-        return images.read_rgb(self.references[path]) if path in self.references else None
+        return rgb_files.read_rgb(self.references[path], self._note) if path in self.references else None
+
+    def _note(self, text):
+        """Prints a note about a file once, however often the files are read."""
+        if text not in self._notes:
+            self._notes.add(text)
+            rgb_files.print_note(text)
 
     def _nothing_readable(self):
         return dnnlib.UserError(f"{self.folder}: no image there can be read")
@@ -161,7 +168,7 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
     images.check_writable(out)
     tflib.pick_devices(num_gpus)
     dtype = tflib.pick_dtype(precision)
-    original, rows = images.to_float(images.centre(images.read_rgb(image), size)), []
+    original, rows = images.to_float(images.centre(rgb_files.read_rgb(image), size)), []
     for name, settings, snapshot in networks:
         noise = corruption.create(name, **settings)
         x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))

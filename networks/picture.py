@@ -15,6 +15,7 @@ import dataset_mri
 import dnnlib
 import images
 import network
+import rgb_files
 import tiling
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -37,7 +38,7 @@ def main():
 
 def photograph(noise, name, top, left):
     """A row of the picture, from a photograph that is corrupted and restored as a whole."""
-    clean = images.read_rgb(os.path.join(config.VALIDATION_SETS.kodak, name))
+    clean = rgb_files.read_rgb(os.path.join(config.VALIDATION_SETS.kodak, name))
     rng = corruption.generator(config.VALIDATE.seed, name)
     x = corruption.create(noise, **config.NOISE[noise]).for_validation(images.to_float(clean), rng)
     with tf.Graph().as_default(), tflib.create_session():

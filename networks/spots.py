@@ -20,6 +20,7 @@ import dnnlib
 import images
 import metrics
 import network
+import rgb_files
 import tiling
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -59,7 +60,7 @@ def print_table(snapshot, paths):
 
 def shift_of(net, path, sigma, blur):
     """The worst block's shift of one photograph with blurred noise."""
-    clean = images.to_float(images.read_rgb(path))
+    clean = images.to_float(rgb_files.read_rgb(path))
     noise = corruption.generator(config.VALIDATE.seed, os.path.basename(path)).standard_normal(clean.shape)
     noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise
     noisy = clean + (noise * (sigma / 255 / noise.std())).astype(clean.dtype)

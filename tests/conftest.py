@@ -37,10 +37,11 @@ def photos(tmp_path_factory):
 def training_file(photos, tmp_path_factory):
     """The same images as a TFRecords file."""
     import images
+    import rgb_files
     import tfrecords
 
     path = str(tmp_path_factory.mktemp("records") / "train.tfrecords")
-    tfrecords.write_images(path, (images.read_rgb(p) for p in images.list_images(photos)))
+    tfrecords.write_images(path, (rgb_files.read_rgb(p) for p in images.list_images(photos)))
     return path
 
 
@@ -62,11 +63,12 @@ def noisy_shots(photos, tmp_path_factory):
 def shots_file(noisy_shots, tmp_path_factory):
     """The noisy shots as a TFRecords file: three of each scene."""
     import images
+    import rgb_files
     import tfrecords
 
     path = str(tmp_path_factory.mktemp("records") / "shots.tfrecords")
     scenes = enumerate(zip(*(images.list_images(noisy_shots / kind) for kind in "abc")))
-    tfrecords.write_shots(path, ((images.read_rgb(p), scene) for scene, paths in scenes for p in paths))
+    tfrecords.write_shots(path, ((rgb_files.read_rgb(p), scene) for scene, paths in scenes for p in paths))
     return path
 
 

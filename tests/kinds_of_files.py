@@ -21,6 +21,7 @@ import dataset_tool_mri
 import dnnlib
 import images
 import kspace
+import rgb_files
 import tfrecords
 from dnnlib import submission, tflib
 from dnnlib.submission import submit
@@ -188,13 +189,13 @@ def with_checksums(data):
 
 
 def read_image(path):
-    images.upright_size(path)
-    pixels = images.read_rgb(path)
+    rgb_files.read_header(path)
+    pixels = rgb_files.read_rgb(path)
     assert pixels.ndim == 3 and len(pixels) == 3 and pixels.dtype == np.uint8
 
 
 def read_pages(path):
-    with open_source(path, float_range=(0.0, 1.0)) as source:
+    with open_source(path) as source:
         for index in range(min(source.pages, 5)):
             page = source.read(index)
             x = page.crop(slice(None), slice(None))

@@ -8,6 +8,7 @@ import camera
 import config
 import corruption
 import images
+import rgb_files
 import validation
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -196,7 +197,7 @@ def test_validation_compares_with_the_rendering_without_noise(photos, monkeypatc
     results = list(validation.ValidationSet(str(photos), noise, seed=7).evaluate(network=None))
     assert len(results) == 4
     for result in results:
-        scene, rng = images.read_rgb(photos / result.name), corruption.generator(7, result.name)
+        scene, rng = rgb_files.read_rgb(photos / result.name), corruption.generator(7, result.name)
         clean, shot = camera.render(camera.Camera(), scene, config.NOISE.camera.validation_log_shot, [rng])
         np.testing.assert_array_equal(result.clean, clean)
         np.testing.assert_array_equal(result.noisy, shot)
@@ -204,7 +205,7 @@ def test_validation_compares_with_the_rendering_without_noise(photos, monkeypatc
 
 def test_preview_shows_the_camera(photos, tmp_path):
     config.main(["preview", "--noise", "camera", "--image", f"{photos}/photo1.png", "--out", f"{tmp_path}/sheet.png"])
-    sheet = images.read_rgb(tmp_path / "sheet.png")
+    sheet = rgb_files.read_rgb(tmp_path / "sheet.png")
     assert sheet.shape == (3, 2 * 102 + 4, 5 * 76 + 4)
     weakest, strongest = (sheet[:, 132:204, left : left + 72].astype(int) - sheet[:, 30:102, 4:76] for left in (4, 308))
     assert strongest.std() > 2 * weakest.std()

@@ -6,6 +6,7 @@ import pytest
 import corruption
 import dnnlib
 import images
+import rgb_files
 import tfrecords
 from config import NOISE
 from dataset import TrainingData, minibatches, turn
@@ -104,7 +105,7 @@ def test_small_images_are_enlarged_without_distortion_or_overshoot(tmp_path, hei
 
 def test_a_damaged_record_ends_training_with_its_number(tmp_path, photos):
     path = str(tmp_path / "damaged.tfrecords")
-    tfrecords.write_images(path, (images.read_rgb(p) for p in images.list_images(photos)))
+    tfrecords.write_images(path, (rgb_files.read_rgb(p) for p in images.list_images(photos)))
     with open(path, "r+b") as f:
         f.seek(5000)
         f.write(b"\xff\x00\xff")

@@ -11,7 +11,7 @@ from PIL import Image
 
 import dataset_tool_tf
 import dead_leaves
-import images
+import rgb_files
 import tfrecords
 
 RGB = np.random.default_rng(0).integers(0, 256, [30, 40, 3], dtype=np.uint8)
@@ -64,7 +64,7 @@ def test_a_folder_of_all_kinds(command, mixed, tmp_path):
     names = [name for name in names if not name.endswith(("j.png", "k.jpg"))]
     assert lines[:9] == [f"{index} {name}" for index, name in enumerate(names)]
     for index, name in enumerate(names):
-        assert np.array_equal(records.read(index), images.read_rgb(name))
+        assert np.array_equal(records.read(index), rgb_files.read_rgb(name))
     assert records.shape(names.index(str(mixed / "i.png"))) == (3, 40, 30)  # Turned upright.
 
 
@@ -130,7 +130,7 @@ def test_pixels_in_flight_are_bounded_and_in_order(monkeypatch, tmp_path):
     monkeypatch.setattr(dataset_tool_tf, "_read_or_error", lambda path: asked.append(path) or original(path))
     monkeypatch.setattr(dataset_tool_tf, "_MAX_PIXELS", 1200)
     for path, mode, pixels in dataset_tool_tf._decode_ahead(paths):
-        pixels_ahead = sum(images.read_rgb(p)[0].size for p in list(asked) if p not in taken)
+        pixels_ahead = sum(rgb_files.read_rgb(p)[0].size for p in list(asked) if p not in taken)
         assert pixels_ahead <= 1200 or pixels_ahead == 90 * 90
         most = max(most, pixels_ahead)
         taken.append(path)
@@ -179,7 +179,7 @@ def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
     ]
     records = tfrecords.ImageRecords(tmp_path / "pairs.tfrecords")
     assert records.scenes().tolist() == [[0, 2], [2, 2], [4, 2], [6, 2]]
-    assert np.array_equal(records.read(5), images.read_rgb(tmp_path / "b" / "photo2.bmp"))
+    assert np.array_equal(records.read(5), rgb_files.read_rgb(tmp_path / "b" / "photo2.bmp"))
     done = command("dataset_tool_tf.py", "--verify", "pairs.tfrecords")
     assert done.stdout == "pairs.tfrecords: 8 noisy shots of 4 scenes, all whole\n"
 

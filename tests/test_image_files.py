@@ -6,12 +6,13 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 import dnnlib
 import image_files
 import images
 import inference
+import rgb_files
 
 HEIGHT, WIDTH = 37, 53
 RNG = np.random.default_rng(0)
@@ -36,8 +37,8 @@ class Identity:
         return np.array(x)
 
 
-def denoise(image, out, compare=None, float_range=(0.0, 1.0), net=None, max_memory=2**32):
-    inference._denoise_file(net or Identity(), inference.Job(image, out, compare), max_memory, float_range, None)
+def denoise(image, out, compare=None, sample_range=None, net=None, max_memory=2**32):
+    inference._denoise_file(net or Identity(), inference.Job(image, out, compare), max_memory, sample_range, None)
 
 
 def bytes_of(mode):
@@ -169,7 +170,7 @@ def test_samples_that_are_not_finite_touch_no_others():
             assert np.isfinite(x).all()
             return x - 0.25
 
-    denoise("in.tif", "out.tif", float_range=(0, 200), net=Darker())
+    denoise("in.tif", "out.tif", sample_range=(0, 200), net=Darker())
     expected = np.where(np.isfinite(FLOATS), 50.0, np.nan)
     np.testing.assert_array_equal(tifffile.imread("out.tif"), expected.astype(np.float32))
 
@@ -193,7 +194,7 @@ def test_metadata_goes_along_into_every_format_that_keeps_it():
         f.writelines(chunks)
     denoise("deep.png", "deep.tif")
     for path in ("deep.png", "deep.tif"):
-        with image_files.open_source(path, (0, 1)) as source:
+        with image_files.open_source(path) as source:
             kind = source.read(0).kind
         exif = Image.Exif()
         exif.load(kind.exif)
@@ -206,7 +207,7 @@ def test_orientation_is_applied_and_dropped(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(BYTES[..., :3]).save("in.png", exif=exif)
-    expected = images.read_rgb("in.png").transpose(1, 2, 0)  # Turned by Pillow.
+    expected = rgb_files.read_rgb("in.png").transpose(1, 2, 0)  # Turned by Pillow.
     tifffile.imwrite("in.tif", DEEP[..., :3], photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
     page = image_files.read_float("in.png")[1]
     page.kind.exif = exif.tobytes()
@@ -289,10 +290,90 @@ def test_a_cut_ppm_is_not_taken_for_greyscale(samples):
         denoise("in", "out.tif")
 
 
-def test_unknown_samples_are_refused():
-    tifffile.imwrite("in.tif", DEEP[..., 0].astype(np.int32))
-    with pytest.raises(dnnlib.UserError, match=r"in\.tif: samples of type int32"):
+RAW = {"photometric": "minisblack", "extratags": [(50706, 1, 4, b"\1\4\0\0", True)]}
+UNKNOWN = [
+    (DEEP[..., 0].astype(np.int32), {}, "samples of type int32"),
+    (DEEP, {"photometric": "separated"}, "SEPARATED of 16 bits"),
+    (DEEP[..., 0], {"photometric": "cfa", "extratags": [(33421, 3, 2, (2, 2), True)]}, "CFA of 16 bits"),
+    (DEEP[..., 0], RAW, "a raw photograph"),
+    (DEEP, RGB | {"extrasamples": ["unspecified"]}, "4 channels; .* marked as alpha"),
+    (DEEP[..., :2], GREY | {"extrasamples": ["unspecified"], "planarconfig": "contig"}, "2 channels"),
+]
+
+
+@pytest.mark.parametrize("samples,options,message", UNKNOWN)
+def test_what_is_no_picture_of_a_known_kind_is_refused(samples, options, message):
+    tifffile.imwrite("in.tif", samples, **options)
+    with pytest.raises(images.Refused, match=rf"^in\.tif: {message}"):
         denoise("in.tif", "out.tif")
+
+
+def test_bits_and_colours_that_pillow_drops_are_said(capsys):
+    with open("in.jp2", "wb") as f:
+        f.write(imagecodecs.jpeg2k_encode(DEEP[..., :3] >> 4, level=0, bitspersample=12))
+    with open("in.avif", "wb") as f:
+        f.write(imagecodecs.avif_encode(DEEP[..., :3] >> 6, bitspersample=10))
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    Image.fromarray(BYTES[..., :3]).save("in.png", pnginfo=info)
+    for suffix in ("jp2", "avif", "png"):
+        Image.fromarray(BYTES[..., :3]).save(f"plain.{suffix}")
+        denoise(f"plain.{suffix}", "out.png")
+        denoise(f"in.{suffix}", "out.png")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: in.jp2: its 12 bits a channel become 8",
+        "note: in.avif: its 10 bits a channel become 8",
+        "note: in.png: its gamma is not kept",
+    ]
+
+
+@pytest.mark.parametrize("dtype,black,white", [(np.uint16, 256, 4095), (np.uint8, 16, 235), (np.float32, -3, 200)])
+def test_the_range_that_is_given_is_what_the_network_sees(dtype, black, white):
+    samples = np.linspace(black, white, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(dtype)
+    samples[0, 0] = 5  # Beyond the range of whole numbers.
+    tifffile.imwrite("in.tif", samples, **RGB)
+    seen = []
+
+    class Darker:
+        def run(self, x):
+            seen.append(np.array(x[0]))
+            return x - np.float32(0.125)
+
+    denoise("in.tif", "out.tif", sample_range=(black, white), net=Darker())
+    x = (samples.astype(np.float64) - black) / (white - black) - 0.5
+    np.testing.assert_allclose(seen[0].transpose(1, 2, 0), x, atol=1e-6)
+    expected = np.maximum(samples - 0.125 * (white - black), -np.inf if dtype == np.float32 else 0)
+    np.testing.assert_allclose(tifffile.imread("out.tif"), expected, atol=1e-3 if dtype == np.float32 else 0.51)
+
+
+DOUBTFUL = [  # Samples, the range that is given, whether it is doubtful.
+    (np.clip(FLOATS, 0, 1) * 255, None, True),
+    (np.clip(FLOATS, 0, 1) * 255, (0, 255), False),
+    (0.5 + 0.25 * FLOATS, None, False),  # Strong noise reaches beyond the range.
+    (DEEP[..., :3] >> 4, None, True),
+    (DEEP[..., :3] >> 2, None, True),
+    (DEEP[..., :3] >> 4, (0, 4095), False),
+    (DEEP[..., :3], None, False),
+    (DEEP[..., :3], (0, 4095), True),
+    (BYTES[..., :3] >> 4, None, False),  # A dark photograph; 8 bits never hold fewer.
+    (BYTES[..., :3], (0, 4095), True),
+    (np.zeros([8, 8, 3], np.uint16), None, False),
+    (np.full([8, 8, 3], np.nan), None, False),
+]
+
+
+@pytest.mark.parametrize("samples,sample_range,doubtful", DOUBTFUL)
+def test_a_doubtful_range_is_told_with_what_was_found(samples, sample_range, doubtful, capsys):
+    tifffile.imwrite("in.tif", samples, **RGB)
+    denoise("in.tif", "out.tif", sample_range=sample_range)
+    warning = capsys.readouterr().err
+    if doubtful:
+        low, high = np.nanmin(samples), np.nanmax(samples)
+        assert warning.startswith(f"warning: in.tif: its samples reach from {low:g} to {high:g}, but black is taken")
+        assert warning.endswith("; set both by --range LOW HIGH\n")
+    else:
+        assert not warning
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -104,15 +104,17 @@ def test_a_folder_with_a_broken_file_and_all_that_can_be_said_of_it(command, sna
     stack = rng.integers(0, 65536, [2, 30, 40], dtype=np.uint16)
     tifffile.imwrite(tmp_path / "in/c.tif", stack, photometric="minisblack")
     (tmp_path / "in/notes.txt").touch()
+    Image.fromarray(noisy[:20, :30].astype(np.uint8)).save(os.fsencode(tmp_path / "in/d") + b"\xff.png")
     options = ["--network-snapshot", snapshot, "--compare", "compared", "--noise-level", "auto"]
     done = command("config.py", "infer-image", "--image", "in", "--out", "out", *options)
 
     assert done.returncode == 1
-    first, last = done.stderr.splitlines()
+    passed, first, last = done.stderr.splitlines()
+    assert passed.startswith("in: passed over 1 other files or folders, e.g. notes.txt")
     assert first.startswith("error: in/b.png: not an image")
-    assert last == "error: 1 of 3 images could not be denoised: in/b.png"
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.tif"]
-    assert sorted(os.listdir(tmp_path / "compared")) == ["a.png.png", "c.tif.tif"]
+    assert last == "error: 1 of 4 images could not be denoised: in/b.png"
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.tif", "d\udcff.png"]
+    assert sorted(os.listdir(tmp_path / "compared")) == ["a.png.png", "c.tif.tif", "d\udcff.png.png"]
     sigma = float(re.search(r"in/a.png: estimated noise level: sigma (\d+\.\d) of 255", done.stdout)[1])
     assert sigma == pytest.approx(25, rel=0.05)
     assert "in/c.tif, page 2 of 2: estimated" in done.stdout and "Denoised in/c.tif to out/c.tif." in done.stdout
@@ -184,5 +186,5 @@ def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
             return x
 
     with pytest.raises(OSError):
-        inference._denoise_file(Breaks(), inference.Job("in.tif", "out.tif", "c.tif"), 2**32, (0, 1), None)
+        inference._denoise_file(Breaks(), inference.Job("in.tif", "out.tif", "c.tif"), 2**32, None, None)
     assert os.listdir() == ["in.tif"]

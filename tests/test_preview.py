@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import images
+import rgb_files
 from config import NOISE, PREVIEW
 
 
@@ -13,13 +13,13 @@ def test_preview_shows_clean_validation_and_training_strengths(command, photos, 
     done = command("config.py", "preview", "--noise", noise, "--image", image, "--out", "new/sheet.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote new/sheet.png.\n"
-    sheet = images.read_rgb(tmp_path / "new/sheet.png")
+    sheet = rgb_files.read_rgb(tmp_path / "new/sheet.png")
     assert sheet.shape == (3, rows * 102 + 4, PREVIEW.strengths * 76 + 4)
     tiles = [
         [sheet[:, top : top + 72, left : left + 72] for left in range(4, sheet.shape[2] - 72, 76)]
         for top in range(30, sheet.shape[1], 102)
     ]
-    clean = images.read_rgb(image)
+    clean = rgb_files.read_rgb(image)
     np.testing.assert_array_equal(tiles[0][0], clean)
     if noise == "bernoulli":
         low, high = NOISE.bernoulli.train_p

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import config
 import corruption
 import images
+import rgb_files
 from dnnlib import EasyDict, tflib
 from dnnlib.tflib import tf
 from validation import ValidationSet
@@ -106,7 +107,7 @@ def test_settings_do_what_they_say(tmp_path, monkeypatch, photos, training_file,
             assert error < 0.01 * change, f"{name} {variable}"
     for step, batch in {0: batches[0], 2: batches[1], 4: batches[3]}.items():
         for name, crops in {"x_aug": batch[0], "y": batch[1]}.items():
-            shown = images.read_rgb(str(run_dir / f"img_{step}_{name}.png"))
+            shown = rgb_files.read_rgb(str(run_dir / f"img_{step}_{name}.png"))
             np.testing.assert_array_equal(shown, np.concatenate(list(images.to_uint8(crops)), axis=2), err_msg=name)
-    shown = images.read_rgb(str(run_dir / "img_0_y_pred.png")).astype(int)
+    shown = rgb_files.read_rgb(str(run_dir / "img_0_y_pred.png")).astype(int)
     np.testing.assert_allclose(shown, np.concatenate(list(images.to_uint8(outputs[0])), axis=2), atol=1)

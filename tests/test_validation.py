@@ -11,9 +11,9 @@ from PIL import Image
 
 import config
 import corruption
-import images
 import metrics
 import network
+import rgb_files
 import validation
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -112,10 +112,10 @@ def test_compare_shows_a_row_for_each_network(snapshot, photos, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     words = ["compare", "--image", str(photos / "photo0.png"), "--out", "new/sheet.png"]
     config.main([*words, f"text={snapshot}", f"poisson-gaussian={snapshot}"])
-    sheet = images.read_rgb("new/sheet.png")
+    sheet = rgb_files.read_rgb("new/sheet.png")
     height, width = 80, 96
     assert sheet.shape == (3, 2 * (height + 30) + 4, 3 * (width + 4) + 4)
-    clean = images.read_rgb(photos / "photo0.png")
+    clean = rgb_files.read_rgb(photos / "photo0.png")
     for top in (30, height + 60):
         noisy, restored, last = (sheet[:, top : top + height, left : left + width] for left in (4, 104, 204))
         np.testing.assert_array_equal(last, clean)
