@@ -239,12 +239,18 @@ def _parser():
 
     infer = parser.command("infer-image", "denoise images as they are, of any size and kind")
     option = infer.add_argument
-    option("--image", required=True, metavar="FILE|DIR|GLOB", help="noisy image, or several")
+    option(
+        "--image",
+        required=True,
+        nargs="+",
+        metavar="FILE|DIR|GLOB",
+        help="noisy images; of a folder, those in the folders below it too",
+    )
     option(
         "--out",
         required=True,
         metavar="FILE|DIR",
-        help="denoised image, its suffix names the format; of several images, a folder for files of the same names",
+        help="denoised image, whose suffix names the format; for several images, or with a / at its end, a folder",
     )
     _network_option(option)
     option("--noise", default=INFER.noise, choices=_ADDED, help="kind of noise: picks the network if none is named")
@@ -352,8 +358,8 @@ def _infer_image(args):
     settings.precision = args.given.get("precision", INFER.precision)
     black, white = settings.sample_range or (0, 1)
     if black >= white:
-        raise dnnlib.UserError(f"--float-range {black:g} {white:g}: the first has to be less than the second")
-    needs = [settings.network_snapshot] + ([] if glob.has_magic(args.image) else [args.image])
+        raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
+    needs = [settings.network_snapshot, *(path for path in args.image if not glob.has_magic(path))]
     call(args, "inference.infer_images", settings, dict.fromkeys(needs, ""))
 
 

@@ -1,4 +1,4 @@
-"""People's own images denoised: a file, a folder or a glob, each written as the kind of image it was.
+"""People's own images denoised: files, folders and globs, each image written as the kind that it was.
 
 How images of any size fit in memory: tiling.py. What kinds there are: docs/inference.md.
 """
@@ -62,19 +62,29 @@ def infer_images(
 
 
 def find_jobs(image, out, compare):
-    """[Job, ...]. UserError if there is no image, or a file would be overwritten by that of another image."""
-    if os.path.isdir(image):
-        paths = images.list_images(image)
-    elif os.path.exists(image):
-        paths = [image]
-    else:
-        paths = sorted(path for path in glob.glob(image, recursive=True) if path.lower().endswith(images.SUFFIXES))
-    if not paths:
-        raise dnnlib.UserError(f"{image}: no such file, and no image there")
-    several = paths != [image]
+    """Returns [Job, ...] for a list of files, folders and globs.
+
+    Results have their paths below the folder that is named, or below the one that all images named have in common.
+    UserError if there is no image, or a file would be overwritten by that of another image.
+    """
+    named, paths = [], []
+    for name in image:
+        if os.path.isdir(name):
+            named.append(name)
+            found = images.list_tree(name, leave_out=filter(None, (out, compare)))
+        else:
+            found = [name] if os.path.exists(name) else _glob(name)
+            named += found
+        if not found:
+            raise dnnlib.UserError(f"{name}: no such file, and no image there")
+        paths += found
+    paths = list(dict.fromkeys(paths))
+    several = len(image) > 1 or paths != image
+    folders = named if several and named == image[:1] else map(os.path.dirname, named)
+    base = os.path.commonpath([os.path.abspath(folder) for folder in folders])
     jobs = []
     for path in paths:
-        name = os.path.basename(path)
+        name = os.path.relpath(os.path.abspath(path), base)
         comparison = None if compare is None else _output(compare, name + _comparison_suffix(name), several)
         jobs.append(Job(path, _output(out, name, several), comparison))
     taken = {os.path.realpath(path): path for path in paths}
@@ -87,8 +97,19 @@ def find_jobs(image, out, compare):
     return jobs
 
 
+def _glob(pattern):
+    """Sorted paths of the images that `pattern` matches, brackets taken for a set of characters and for themselves."""
+    folder, rest = "", pattern
+    while "/" in rest and os.path.isdir(folder + rest[: rest.index("/") + 1]):  # So far it is no pattern, but a name.
+        length = rest.index("/") + 1
+        folder, rest = folder + rest[:length], rest[length:]
+    patterns = {glob.escape(folder) + r for r in (rest, rest.replace("[", "[[]"))}
+    found = {path for p in patterns for path in glob.glob(p, recursive=True)}
+    return sorted(path for path in found if path.lower().endswith(images.SUFFIXES) and not os.path.isdir(path))
+
+
 def _output(path, name, several):
-    is_folder = os.path.isdir(path)
+    is_folder = os.path.isdir(path) or path.endswith("/")
     if several and not is_folder and (os.path.exists(path) or path.lower().endswith(images.SUFFIXES)):
         raise dnnlib.UserError(f"{path}: is a file; name a folder for the results of several images")
     return os.path.join(path, name) if several or is_folder else path

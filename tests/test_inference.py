@@ -82,7 +82,7 @@ def test_mistakes_end_in_one_line(command, snapshot, tmp_path, change, status, m
         ({"--image": ".", "--out": "out.png"}, r"out\.png: is a file; name a folder for"),
         ({"--image": "*.jpg"}, r"\*\.jpg: no such file, and no image there"),
         ({"--max-memory": "512MiB"}, r"in\.png: 8x8 pixels need .*; --max-memory is 0\.5 GiB"),
-        ({"--float-range": ("1", "0")}, "--float-range 1 0: the first has to be less"),
+        ({"--float-range": ("1", "0")}, "--range 1 0: the first has to be less"),
     ],
 )
 def test_mistakes_with_several_images_and_sizes(snapshot, tmp_path, monkeypatch, change, message):
@@ -127,7 +127,8 @@ def test_a_folder_with_a_broken_file_and_all_that_can_be_said_of_it(command, sna
     assert tifffile.imread(tmp_path / "compared/c.tif.tif").shape == (2, 30, 120, 3)
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out/c.tif").astype(int), stack, atol=1)
 
-    done = command("config.py", "infer-image", "--image", "in/[ac].*", "--out", "again", "--network-snapshot", snapshot)
+    options = ["--out", "again/", "--network-snapshot", snapshot]
+    done = command("config.py", "infer-image", "--image", "in/a.png", "in/c.tif", *options)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "again")) == ["a.png", "c.tif"]
 
@@ -148,18 +149,42 @@ def test_memory_decides_over_tiles_and_not_over_the_result(snapshot, tmp_path, m
 
 def test_jobs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in ("a/x.png", "b/x.png", "a/y.JPG", "a/z[1].png"):
+    for path in ("a/x.png", "b/x.png", "a/y.JPG", "a/z[1].png", "a/c [2]/w.png"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         open(path, "w").close()
     job = inference.Job
-    assert inference.find_jobs("a/x.png", "out.jpg", None) == [job("a/x.png", "out.jpg", None)]
-    assert inference.find_jobs("a/x.png", "b", "c.png") == [job("a/x.png", "b/x.png", "c.png")]
-    assert inference.find_jobs("a/z[1].png", "c", None) == [job("a/z[1].png", "c", None)]
-    assert [j.out for j in inference.find_jobs("a", "out", None)] == ["out/x.png", "out/y.JPG", "out/z[1].png"]
-    assert inference.find_jobs("a/y*", "out", "c") == [job("a/y.JPG", "out/y.JPG", "c/y.JPG.png")]
-    for image, out, compare in [("a", "a", None), ("*/x.png", "out", None), ("a/x.png", "o.png", "o.png")]:
+    assert inference.find_jobs(["a/x.png"], "out.jpg", None) == [job("a/x.png", "out.jpg", None)]
+    assert inference.find_jobs(["a/x.png"], "b", "c.png") == [job("a/x.png", "b/x.png", "c.png")]
+    assert inference.find_jobs(["a/x.png"], "new/", None) == [job("a/x.png", "new/x.png", None)]
+    assert inference.find_jobs(["a/z[1].png"], "c", None) == [job("a/z[1].png", "c", None)]
+    assert inference.find_jobs(["a/y*"], "out", "c") == [job("a/y.JPG", "out/y.JPG", "c/y.JPG.png")]
+
+    tree = {"x.png", "y.JPG", "z[1].png", "c [2]/w.png"}
+    for images, results in [
+        (["a"], tree),
+        (["a/"], tree),
+        (["a/x.png", "a/z[1].png"], {"x.png", "z[1].png"}),
+        (["a/x.png", "b/x.png"], {"a/x.png", "b/x.png"}),
+        (["b", "a/c [2]"], {"b/x.png", "a/c [2]/w.png"}),
+        (["*/x.png"], {"a/x.png", "b/x.png"}),
+        (["a/**/*.png"], {"x.png", "z[1].png", "c [2]/w.png"}),
+        (["a/z[1]*"], {"z[1].png"}),
+        (["a/c [2]/[uvw].png"], {"w.png"}),
+        (["a/[xy].*"], {"x.png", "y.JPG"}),
+    ]:
+        for out in ("out", "a/out/"):  # What an earlier call has left is no image of the folder.
+            jobs = inference.find_jobs(images, out, None)
+            assert {os.path.relpath(job.out, out) for job in jobs} == results, images
+    os.makedirs("a/out")
+    os.link("a/x.png", "a/out/x.png")
+    assert {os.path.relpath(job.out, "a/out") for job in inference.find_jobs(["a"], "a/out", None)} == tree
+    for images, out, compare in [
+        (["a"], "a", None),
+        (["a/x.png", "b/x.png"], ".", None),
+        (["b/x.png"], "o.png", "o.png"),
+    ]:
         with pytest.raises(dnnlib.UserError, match="would overwrite"):
-            inference.find_jobs(image, out, compare)
+            inference.find_jobs(images, out, compare)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (5, 9), (1100, 30)])
