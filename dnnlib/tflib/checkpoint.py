@@ -31,7 +31,7 @@ class Checkpoints:
         try:
             self._saver.save(tf.get_default_session(), path, write_meta_graph=False, write_state=False)
             _read_back(path)
-        except (tf.errors.OpError, ValueError) as error:
+        except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: the file is cut short.
             resume.remove_checkpoint(self._run_dir, step)  # Half of one, on a disk that may be full.
             raise UserError(f"{path}: the checkpoint cannot be written: {reason(error)}") from None
         resume.complete_checkpoint(self._run_dir, step, state)

@@ -57,6 +57,20 @@ def test_one_that_cannot_be_written_leaves_the_one_before(variable, tmp_path):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == before
 
 
+def test_one_that_does_not_reach_the_disk_whole_leaves_the_one_before(variable, tmp_path, monkeypatch):
+    checkpoints, save = tflib.Checkpoints(str(tmp_path), minutes=5, keep=1), tf.train.Saver.save
+
+    def torn(self, session, path, **options):
+        save(self, session, path, **options)
+        os.truncate(path + ".data-00000-of-00001", 1000)
+
+    checkpoints.save(1, {})
+    monkeypatch.setattr(tf.train.Saver, "save", torn)
+    with pytest.raises(dnnlib.UserError, match=r"step-2: the checkpoint cannot be written"):
+        checkpoints.save(2, {})
+    assert resume.checkpoint_steps(str(tmp_path)) == [1]
+
+
 def test_a_damaged_one_is_named(variable, tmp_path):
     checkpoints = tflib.Checkpoints(str(tmp_path), minutes=5)
     checkpoints.save(1, {})
