@@ -94,12 +94,13 @@ def test_settings_do_what_they_say(tmp_path, monkeypatch, photos, training_file,
     assert microbatches == [settings.microbatches]
     assert not changed or psnrs[1] > max(psnrs[0], psnrs[2])
 
-    means = {"Loss": np.reshape(losses, [2, 2]).mean(axis=1), "PSNR_avg_psnr": psnrs}
-    means["Train/learning_rate"] = np.reshape(rates, [2, 2]).mean(axis=1)
     events = EventAccumulator(str(run_dir))
     events.Reload()
-    for tag, values in means.items():
-        np.testing.assert_allclose([p.value for p in events.Scalars(tag)], values, rtol=1e-3, err_msg=tag)
+    collected = {"Loss": np.reshape(losses, [2, 2]), "Train/learning_rate": np.reshape(rates, [2, 2])}
+    for tag, values in (collected | {"PSNR_avg_psnr": np.reshape(psnrs, [3, 1])}).items():
+        mean, high = (events.Scalars(name) for name in (tag, f"xCustomScalars/{tag}/margin_hi"))
+        np.testing.assert_allclose([p.value for p in mean], values.mean(axis=1), rtol=1e-3, err_msg=tag)
+        np.testing.assert_allclose([p.value for p in high], (values.mean(axis=1) + values.std(axis=1)), rtol=1e-3)
     for name, step in {"network_final.pickle": 4, "network_best.pickle": 2 * int(np.argmax(psnrs))}.items():
         saved = tflib.load_snapshot(str(run_dir / name)).variables
         for variable, value in weights[step].items():  # Off by less than a hundredth of what training has changed.

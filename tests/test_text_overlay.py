@@ -21,6 +21,7 @@ def test_letters_are_legible_and_the_rest_is_untouched():
     colours, counts = np.unique(y[:, covered].T, axis=0, return_counts=True)
     assert counts.max() > 30  # The body of a string has one colour; its edges blend with the image.
     assert len(colours[counts > 20]) > 3  # Each string has its own.
+    assert counts[counts == 1].sum() > 0.2 * covered.sum()  # The pixels of the edges.
     thirds = [covered[:, left : left + 32].mean() for left in range(0, 160, 32)]
     assert min(thirds) > 0.05  # Text is everywhere.
 

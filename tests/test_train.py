@@ -219,3 +219,11 @@ def test_noisy_shots_alone_are_enough_to_train(train, noisy_shots, shots_file):
     events = EventAccumulator(run_dir)
     events.Reload()
     assert {"Validation/0_noisy_denoised", "Training/input_output_target"} <= set(events.Tags()["images"])
+
+
+@pytest.mark.usefixtures("small_network")
+def test_a_run_that_diverges_ends(train, photos, monkeypatch):
+    monkeypatch.setitem(config.TRAIN, "max_bad_updates", 1)
+    with pytest.raises(SystemExit):
+        train("--validation-dir", photos, "--learning-rate", 1e30, "--iterations", 20, "--eval-interval", 20)
+    assert "2 updates in a row were not finite" in open("results/00000-autoencoder-n2n/log.txt").read()

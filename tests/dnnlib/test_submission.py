@@ -94,6 +94,12 @@ def test_a_run_that_is_going_is_not_resumed(capsys):
         submission.resume_run("results/00000")
 
 
+def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
+    names = {"run_dir": str(tmp_path), "run_name": "", "host_name": "", "user_name": "", "command": ""}
+    with dnnlib.RunContext(dnnlib.SubmitConfig(names), elapsed=1000.0) as ctx:
+        assert 1000 <= ctx.time_since_start() < 1100
+
+
 def test_the_commit_is_that_of_this_checkout_only(monkeypatch, tmp_path):
     folder = tmp_path / "checkout" / "program"
     folder.mkdir(parents=True)
