@@ -92,17 +92,17 @@ def test_the_mean_leaves_out_images_without_ssim(values, mean):
 
 
 def test_the_network_gets_noise_that_is_neither_clipped_nor_rounded(photos, snapshot, tmp_path):
-    """A network that halves its input shows what it was given beyond black, white and steps of 1/255."""
+    """A network that scales its input by 0.3 shows what it was given beyond black, white and steps of 1/255."""
     noise = corruption.create("gaussian", **config.NOISE.gaussian)
     with tf.Graph().as_default(), tflib.create_session():
         net = network.load_autoencoder(snapshot)
         values = net.get_values()
-        values["dec_conv1/weight"] /= 2
-        values["dec_conv1/bias"] += 0.5  # (x + 1) / 2 - 0.5
-        net.set_values(values, "halved")
+        values["dec_conv1/weight"] *= 0.3  # 0.3 (x + 1)
+        values["dec_conv1/bias"] *= 0.3  # - 0.3
+        net.set_values(values, "scaled")
         for result in validation.ValidationSet(str(photos), noise, seed=7).evaluate(net):
             noisy = noise.for_validation(result.clean / 255 - 0.5, corruption.generator(7, result.name))
-            expected = np.floor((noisy / 2 + 0.5) * 255 + 0.5).clip(0, 255)
+            expected = np.floor((0.3 * noisy + 0.5) * 255 + 0.5).clip(0, 255)
             error = np.mean((result.clean - expected) ** 2)
             assert np.mean(result.denoised != expected) < 0.001
             assert result.psnr == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
