@@ -1,6 +1,7 @@
 """Small things every part of the framework needs: dictionaries, errors, time, atomic files, progress."""
 
 import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -194,8 +195,9 @@ def describe_error(error):
 
 def cli_main(main):
     """Runs `main()` as a command: a user's or the system's error ends in one line on stderr and exit status 1."""
-    for stream in (sys.stdout, sys.stderr):  # File names are bytes; they are printed as they are.
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # File names are bytes; they are printed as they are.
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         sys.exit(main())
     except KeyboardInterrupt:
