@@ -31,6 +31,7 @@ from dnnlib.command_line import (
     resume,
     seed,
     submit,
+    where_it_runs,
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ SUBMIT = EasyDict(
     join_seconds=300,  # How long the workers of a distributed run wait for each other at its start.
 )
 
-DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<n2n or n2c>.
+DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<N>gpu-L-<n2n or n2c>; L: local, S: SLURM.
 
 # Arithmetic of the network in training and validation: "float32", "bfloat16" or "auto", which is bfloat16 where the
 # hardware computes it natively, else float32.
@@ -332,7 +333,8 @@ def _train(args):
     needs |= _validation_needs(settings, "--validation-dir", settings.validation_dir)
     if args.load_network:
         needs[args.load_network] = ""
-    submit(args, DESC, "-n2n" if settings.noise2noise else "-n2c", "train.train", settings, needs)
+    suffix = where_it_runs(args) + ("-n2n" if settings.noise2noise else "-n2c")
+    submit(args, DESC, suffix, "train.train", settings, needs)
 
 
 def _validate(args):

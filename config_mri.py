@@ -23,6 +23,7 @@ from dnnlib.command_line import (
     resume,
     seed,
     submit,
+    where_it_runs,
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ SUBMIT = EasyDict(
     join_seconds=300,  # How long the workers of a distributed run wait for each other at its start.
 )
 
-DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>.
+DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>-<N>gpu-L; L: local, S: SLURM.
 
 PRECISION = "auto"  # Of the network's arithmetic: float32, bfloat16, or auto: bfloat16 where the hardware has it.
 
@@ -146,7 +147,7 @@ def _train(args):
     settings.update(_common_settings(args))
     suffix = (
         f"-ixi_s-{'n2n' if settings.corrupt_targets else 'n2c'}_-ep{settings.num_epochs}-lr{args.learning_rate:f}"
-        f"-Cbs{args.p_at_edge:f}-At{settings.augment_translation}-P{args.post_op}-{args.num_gpus}gpu-L"
+        f"-Cbs{args.p_at_edge:f}-At{settings.augment_translation}-P{args.post_op}{where_it_runs(args)}"
     )
     needs = _needs(args, args.train_set, args.valid_set)
     if args.load_network:

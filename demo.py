@@ -94,7 +94,7 @@ def _add_noise(clean, name):
 
 def _newest_run():
     """The run directory with the largest number: that of the training that has just finished."""
-    runs = [name for name in os.listdir("results") if name.endswith(f"-{config.DESC}-demo-n2n")]
+    runs = [name for name in os.listdir("results") if name.endswith(f"-{config.DESC}-demo-1gpu-L-n2n")]
     return os.path.join("results", max(runs, key=lambda name: int(name.split("-")[0])))
 
 

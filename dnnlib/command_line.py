@@ -146,6 +146,14 @@ def submit(args, name, suffix, function, settings, needs):
     submit_run(submit_config, function, **settings)
 
 
+def where_it_runs(args):
+    """The part of a run directory's name that says where it runs: `-1gpu-L`, or `-4gpu-S` for a job of SLURM.
+
+    The number is that of --num-gpus: the GPUs of each worker.
+    """
+    return f"-{args.num_gpus}gpu-{'S' if args.submit == 'slurm' else 'L'}"
+
+
 def _of_this_start(args):
     """Of the SubmitConfig, what the options of training say about where it runs."""
     if "submit" not in args:

@@ -23,7 +23,7 @@ def test_defaults_are_the_published_ones(command):
     assert plain == train
     expected = {
         "run_dir_root": "'results'",
-        "run_desc": "'autoencoder-n2n'",
+        "run_desc": "'autoencoder-1gpu-L-n2n'",
         "iteration_count": "300000",
         "ramp_down_part": "0.3",
         "eval_interval": "1000",
@@ -57,7 +57,7 @@ def test_options_override_settings_and_common_ones_stand_anywhere(command):
     words = ["config.py", "--desc", "a", "train", "--noise2noise=false", "--noise", "poisson", "--long-train"]
     words += ["--iterations", 7, "--run-dir-root", "elsewhere", "--validation-dir", "set14", "--seed", 3]
     settings = dry_run(command, *words)
-    expected = {"run_desc": "'autoencoder-a-n2c'", "iteration_count": "7", "eval_interval": "5000", "seed": "3"}
+    expected = {"run_desc": "'autoencoder-a-1gpu-L-n2c'", "iteration_count": "7", "eval_interval": "5000", "seed": "3"}
     expected |= {"run_dir_root": "'elsewhere'", "validation_dir": "'datasets/set14'"}
     assert (expected | {"noise_settings.train_lambda": "(0.001, 50.0)"}).items() <= settings.items()
 

@@ -30,6 +30,11 @@ def test_photographs_are_of_one_size_and_noise_is_the_same_every_time(tmp_path, 
 
 def test_newest_run_goes_by_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("99999-autoencoder-demo-n2n", "100000-autoencoder-demo-n2n", "100001-autoencoder-n2n", "demo"):
+    for name in (
+        "99999-autoencoder-demo-1gpu-L-n2n",
+        "100000-autoencoder-demo-1gpu-L-n2n",
+        "100001-autoencoder-1gpu-L-n2n",
+        "demo",
+    ):
         (tmp_path / "results" / name).mkdir(parents=True)
-    assert demo._newest_run() == os.path.join("results", "100000-autoencoder-demo-n2n")
+    assert demo._newest_run() == os.path.join("results", "100000-autoencoder-demo-1gpu-L-n2n")

@@ -60,7 +60,7 @@ def test_two_workers_are_the_same_run_as_one(tmp_path, options, monkeypatch):
     finish(train(tmp_path, *options, *EXACT, "--local-workers", 2), tmp_path)
     finish(train(tmp_path, *options, *EXACT), tmp_path)
     finish(train(tmp_path, *options, *ROUGH, "--local-workers", 2), tmp_path)
-    runs = [tmp_path / "results" / f"0000{i}-autoencoder-n2n" for i in (0, 1, 2, 3)]
+    runs = [tmp_path / "results" / f"0000{i}-autoencoder-1gpu-L-n2n" for i in (0, 1, 2, 3)]
     a, b, c, _ = (tflib.load_snapshot(str(run / "network_final.pickle")).variables for run in runs)
     assert_same(a, b, runs[:2], "network_final.pickle")
     for (_, exact), (_, rough) in zip(points(runs[0])["Loss"], points(runs[3])["Loss"], strict=True):
@@ -219,7 +219,8 @@ def test_a_job_is_queued_again_and_goes_on(tmp_path, options):
         "cluster=local",
     ]
     finish(train(tmp_path, *options, *words), tmp_path)
-    log = tmp_path / RUN_DIR / "log.txt"
+    run_dir = tmp_path / RUN_DIR.replace("gpu-L", "gpu-S")
+    log = run_dir / "log.txt"
     job = int(re.search(r"Submitted job (\d+) ", (tmp_path / "out").read_text())[1])
     try:
         until(lambda: "iter 5 " in log.read_text())
@@ -230,8 +231,8 @@ def test_a_job_is_queued_again_and_goes_on(tmp_path, options):
         until(lambda: f"iter {(step // 5 + 1) * 5} " in log.read_text())
         assert step >= 5
     finally:
-        (tmp_path / RUN_DIR / "abort.txt").touch()
-        until(lambda: (tmp_path / RUN_DIR / "_failed.txt").exists())
+        (run_dir / "abort.txt").touch()
+        until(lambda: (run_dir / "_failed.txt").exists())
     assert "stopped by abort.txt" in log.read_text()
 
 

@@ -54,11 +54,11 @@ def script(name):
 def test_networks_are_made_described_and_found(checkout, photos, training_file):
     words = ["--train-tfrecords", training_file, "--validation-dir", str(photos), "--iterations", "1"]
     run(checkout, "config.py", "--desc", "done", "--run-dir-root", "runs", "train", "--preset", "quick", *words)
-    done = checkout / "runs" / "00000-autoencoder-done-n2n"
+    done = checkout / "runs" / "00000-autoencoder-done-1gpu-L-n2n"
     shutil.copy(done / "network_final.pickle", checkout / "networks" / "photographs.pickle")
     common = script("make.py")["COMMON"]["gaussian"]
     for index, name in enumerate(common):  # Nor are these made again.
-        shutil.copytree(done, checkout / f"results/networks/0000{index}-autoencoder-{name}-n2n")
+        shutil.copytree(done, checkout / f"results/networks/0000{index}-autoencoder-{name}-1gpu-L-n2n")
     out = run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
     assert out.startswith("networks/photographs.pickle is there already.\n")
     card = (checkout / "networks" / "gaussian-n2n.md").read_text()
@@ -67,7 +67,7 @@ def test_networks_are_made_described_and_found(checkout, photos, training_file):
     assert "--length" not in card
     starts = re.findall(r"^\| command \| `python .* --load-network (.*)` \|$", card, re.M)
     assert len(starts) == len(common) + 1 and starts[0] == "networks/photographs.pickle"
-    assert re.search(f"results/networks/.*-{name}-n2n/", starts[-1]) and (checkout / starts[-1]).exists()
+    assert re.search(f"results/networks/.*-{name}-1gpu-L-n2n/", starts[-1]) and (checkout / starts[-1]).exists()
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
     out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)

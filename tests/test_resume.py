@@ -17,7 +17,7 @@ from dnnlib import safe_pickle, submission, tflib
 
 KILLS = int(os.environ.get("KILLS", "2"))
 ITERATIONS = 40 + 20 * KILLS
-RUN_DIR = "results/00000-autoencoder-n2n"
+RUN_DIR = "results/00000-autoencoder-1gpu-L-n2n"
 
 
 def train(folder, *options, script="config.py", **kwargs):
@@ -117,7 +117,7 @@ def test_a_signal_stops_a_run_at_a_checkpoint(tmp_path, options):
     ],
 )
 def test_settings_come_from_the_run(tmp_path, options, given, message):
-    process, run_dir = train(tmp_path, *options), tmp_path / "results" / "00000-autoencoder-n2n"
+    process, run_dir = train(tmp_path, *options), tmp_path / "results" / "00000-autoencoder-1gpu-L-n2n"
     wait_for(lambda: os.path.exists(run_dir / "submit_config.txt"), process)
     process.kill()
     process.wait()

@@ -51,7 +51,7 @@ def run(tmp_path_factory, photos, training_file):
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # No chatter of TensorFlow's.
-    return str(folder / "results" / "00000-autoencoder-test-n2n"), done.stdout
+    return str(folder / "results" / "00000-autoencoder-test-1gpu-L-n2n"), done.stdout
 
 
 def test_what_a_run_prints(run):
@@ -128,7 +128,7 @@ def long_run(tmp_path, photos, training_file, disturb):
         process = subprocess.Popen(words, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True)
         while "iter 0 " not in (tmp_path / "stdout").read_text() and process.poll() is None:
             time.sleep(0.05)
-        run_dir = str(tmp_path / "results" / "00000-autoencoder-n2n")
+        run_dir = str(tmp_path / "results" / "00000-autoencoder-1gpu-L-n2n")
         disturb(run_dir)
         return process, process.communicate(timeout=120)[1], run_dir
 
@@ -136,7 +136,7 @@ def long_run(tmp_path, photos, training_file, disturb):
 def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, training_file):
     process, stderr, run_dir = long_run(tmp_path, photos, training_file, lambda d: open(f"{d}/abort.txt", "w").close())
     assert process.returncode == 1
-    resume = r"python config\.py train --resume results/00000-autoencoder-n2n"
+    resume = r"python config\.py train --resume results/00000-autoencoder-1gpu-L-n2n"
     assert re.match(rf"error: stopped by abort\.txt after iteration \d+; go on with: {resume}\n", stderr)
     assert {"checkpoints", "_failed.txt"} <= set(os.listdir(run_dir))
     assert not {"network_final.pickle", "_finished.txt"} & set(os.listdir(run_dir))
@@ -150,7 +150,7 @@ def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, trai
 
     process, stderr, run_dir = long_run(tmp_path, photos, training_file, remove)
     assert process.returncode == 1
-    assert re.match(r"error: results/00000-autoencoder-n2n\S*: no such f", stderr), stderr
+    assert re.match(r"error: results/00000-autoencoder-1gpu-L-n2n\S*: no such f", stderr), stderr
     assert "Traceback" not in stderr and not os.path.exists(run_dir)
 
 
@@ -161,7 +161,7 @@ def train(tmp_path, monkeypatch, training_file):
     def run(*options):
         monkeypatch.chdir(tmp_path)
         config.main(["train", *map(str, ["--train-tfrecords", training_file, *SHORT, *options])])
-        return "results/00000-autoencoder-n2n"
+        return "results/00000-autoencoder-1gpu-L-n2n"
 
     return run
 
