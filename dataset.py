@@ -70,7 +70,7 @@ class TrainingData:
         return f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
 
     def checksum(self):
-        """Of the structure of the records: the same for copies of a file, wherever they are."""
+        """A number for the content of the records, by their stored checksums: copies of a file have the same."""
         return tflib.checksum(*self.records.structure(), self.scenes)
 
     @contextlib.contextmanager

@@ -32,7 +32,7 @@ class MriData:
         return len(self.images)
 
     def checksum(self):
-        """Of the images, which the spectra are made of."""
+        """A number for the images, of which the spectra are made: copies of a file have the same."""
         from dnnlib import tflib
 
         return tflib.checksum(self.images)

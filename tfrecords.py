@@ -66,8 +66,8 @@ def _example(messages, pixels, scene):
 class ImageRecords:
     """Random access to the images of a TFRecords file. Safe to use from several threads.
 
-    Opening it reads the length header of every record (12 bytes each), which finds truncated files and files of another
-    kind; the pixels are checked against their checksum each time they are read.
+    Opening it reads the length and the checksums of every record (16 bytes each), which finds truncated files and files
+    of another kind; the pixels are checked against their checksum each time they are read.
     """
 
     def __init__(self, path):
@@ -79,7 +79,7 @@ class ImageRecords:
             raise dnnlib.UserError(f"{path}: {error.strerror}; make it with dataset_tool_tf.py") from None
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             raise dnnlib.UserError(f"{path}: not a file; make one with dataset_tool_tf.py")
-        self._offsets, self._lengths = self._read_index()
+        self._offsets, self._lengths, self._checksums = self._read_index()
 
     def __len__(self):
         return len(self._offsets)
@@ -89,8 +89,8 @@ class ImageRecords:
             os.close(self._file)
 
     def structure(self):
-        """int64 arrays: where the records begin in the file, and how long they are."""
-        return self._offsets, self._lengths
+        """Arrays that identify the content: where each record begins, how long it is, the checksum that it has."""
+        return self._offsets, self._lengths, self._checksums
 
     def shape(self, record):
         """(3, H, W) of image number `record`, from the record's own words, not yet checked against its checksum."""
@@ -154,7 +154,7 @@ class ImageRecords:
 
     def _read_index(self):
         end, offset = os.fstat(self._file).st_size, 0
-        offsets, lengths = array.array("q"), array.array("q")
+        offsets, lengths, checksums = array.array("q"), array.array("q"), array.array("I")
         while offset < end:
             header = os.pread(self._file, _HEADER, offset)
             if len(header) < _HEADER:
@@ -169,16 +169,19 @@ class ImageRecords:
                 raise self._error(len(offsets), "is cut short: the file is truncated")
             offsets.append(offset - length - _FOOTER)
             lengths.append(length)
+            checksums.append(self._stored_checksum(offset - _FOOTER))
         if not offsets:
             raise dnnlib.UserError(f"{self.path}: has no records")
-        return np.array(offsets, np.int64), np.array(lengths, np.int64)
+        return np.array(offsets, np.int64), np.array(lengths, np.int64), np.array(checksums, np.uint32)
+
+    def _stored_checksum(self, offset):
+        return struct.unpack("<I", self._pread(offset, _FOOTER))[0]
 
     def _verify(self, record):
         offset, length, crc = int(self._offsets[record]), int(self._lengths[record]), 0
         for start in range(0, length, _CHUNK):
             crc = google_crc32c.extend(crc, self._pread(offset + start, min(_CHUNK, length - start)))
-        (stored,) = struct.unpack("<I", self._pread(offset + length, _FOOTER))
-        if _masked_crc(crc) != stored:
+        if _masked_crc(crc) != self._checksums[record]:
             raise self._error(record, "is damaged: its checksum is wrong")
 
     def _parse(self, record):

@@ -87,6 +87,7 @@ def train(
     paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")  # May be others in each worker.
     checks = {"data": data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
     start, state = cluster.agree(start, state, paths, **checks)
+    tflib.check_data(state, checks["data"], train_tfrecords)
 
     with tf.Graph().as_default() as graph, cluster.create_session(dtype) as session:
         tf.set_random_seed(seed)
@@ -114,22 +115,22 @@ def train(
             result = create_autoencoder(dtype, scope="moving_average")
             with tf.control_dependencies([update]):
                 update = result.follow(network, decay)
-        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
+        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes, checks["data"])
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
         step = {"loss": loss, "skipped": skipped, "update": update}
         batch = dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
 
+        if cluster.first and load_network and not submit_config.resuming:
+            print(f"Starting from {load_network}.")
+            for started in {network, result}:
+                load_values(started, load_network)
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, cluster.running(), data.errors_named():
             reporter = _Reporter(ctx, result, validation_set, graph, max_bad_updates, start, state)
             if submit_config.resuming and cluster.first:
                 checkpoints.restore(start)
                 print(f"Resumed after iteration {start}.")
-            elif cluster.first and load_network:
-                print(f"Starting from {load_network}.")
-                for started in {network, result}:
-                    load_values(started, load_network)
             session.run(share_variables)
             if cluster.first and not submit_config.resuming:
                 reporter.evaluate(0, session.run(batch))

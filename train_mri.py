@@ -72,6 +72,7 @@ def train(
     paths = ("data_dir", "train_set", "valid_set", "load_network")  # May be others in each worker.
     checks = {"data": train_data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
     start, state = cluster.agree(start, state, paths, **checks)
+    tflib.check_data(state, checks["data"], os.path.join(data_dir, train_set))
 
     with tf.Graph().as_default() as graph, cluster.create_session(dtype) as session:
         tf.set_random_seed(seed)
@@ -86,18 +87,18 @@ def train(
         step = tflib.Optimizer(rate, beta1=beta1, **adam, kind=optimizer).minimize(
             model.losses[loss], elements, devices, parts, cluster
         )
-        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes)
+        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes, checks["data"])
         share_variables = cluster.share_variables()
         session.run([tf.global_variables_initializer(), iterator.initializer])
 
+        if cluster.first and load_network and not submit_config.resuming:
+            model.load(load_network)
         ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
         with ctx, cluster.running():
             reporter = _Reporter(ctx, model, valid_data, settings, seed, graph, max_bad_updates, state)
             if cluster.first and submit_config.resuming:
                 checkpoints.restore(start)
                 print(f"Resumed after {start} of {iteration_count} minibatches.")
-            elif cluster.first and load_network:
-                model.load(load_network)
             session.run(share_variables)
             if cluster.first and not submit_config.resuming:
                 reporter.save_training_example(train_data)

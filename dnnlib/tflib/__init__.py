@@ -5,7 +5,7 @@
 
 from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, check_data
 from .cluster import Cluster, checksum, element_numbers
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
@@ -18,6 +18,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "SkippedUpdates",
+    "check_data",
     "check_export",
     "checksum",
     "create_session",

@@ -12,9 +12,12 @@ from .tfutil import reason, tf
 class Checkpoints:
     """The last two checkpoints of a run (see `submission.resume` for their form)."""
 
-    def __init__(self, run_dir, minutes, keep=2):
-        """To be made once the graph is complete: all its variables are saved. minutes: see `due`."""
-        self._run_dir, self._seconds, self._keep = run_dir, 60 * minutes, keep
+    def __init__(self, run_dir, minutes, data=None, keep=2):
+        """Construct it once the graph is complete: all its variables are saved.
+
+        minutes: see `due`; data: the checksum of the training data, for `check_data`.
+        """
+        self._run_dir, self._seconds, self._data, self._keep = run_dir, 60 * minutes, data, keep
         self._last = time.time()
         self._saver = tf.train.Saver(max_to_keep=None)
 
@@ -34,7 +37,7 @@ class Checkpoints:
         except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: the file is cut short.
             resume.remove_checkpoint(self._run_dir, step)  # Half of one, on a disk that may be full.
             raise UserError(f"{path}: the checkpoint cannot be written: {reason(error)}") from None
-        resume.complete_checkpoint(self._run_dir, step, state)
+        resume.complete_checkpoint(self._run_dir, step, state | {"data": self._data})
         self._last = time.time()
         for old in resume.checkpoint_steps(self._run_dir)[: -self._keep]:
             resume.remove_checkpoint(self._run_dir, old)
@@ -46,6 +49,15 @@ class Checkpoints:
             self._saver.restore(tf.get_default_session(), path)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError(f"{path}: the checkpoint cannot be read: {reason(error)}") from None
+
+
+def check_data(state, data, path):
+    """UserError if the state of a checkpoint is that of training on other data than `path`, whose checksum is `data`.
+
+    Checkpoints of older versions have no checksum.
+    """
+    if state.get("data") not in (None, data):
+        raise UserError(f"{path}: not the data that the run to be resumed was trained on; name that")
 
 
 def _read_back(path):
