@@ -1,6 +1,7 @@
 """Small things every part of the framework needs: dictionaries, errors, time, atomic files, progress."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import shlex
@@ -174,6 +175,12 @@ def printable(text, length=120):
         text = type(text).__name__
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
     return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def require(module, what, requirements):
+    """UserError if `module`, which `what` needs and the file `requirements` names, is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"{what} needs {module}: pip install -r {requirements}")
 
 
 def words_of(error):

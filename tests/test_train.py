@@ -137,10 +137,10 @@ def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, trainin
     process, stderr, run_dir = long_run(tmp_path, photos, training_file, lambda d: open(f"{d}/abort.txt", "w").close())
     assert process.returncode == 1
     resume = r"python config\.py train --resume results/00000-autoencoder-1gpu-L-n2n"
-    assert re.match(rf"error: stopped by abort\.txt after iteration \d+; go on with: {resume}\n", stderr)
-    assert {"checkpoints", "_failed.txt"} <= set(os.listdir(run_dir))
+    assert re.match(rf"stopped by abort\.txt after iteration \d+; go on with: {resume}\n", stderr)
+    assert {"checkpoints", "_stopped.txt"} <= set(os.listdir(run_dir))
     assert not {"network_final.pickle", "_finished.txt"} & set(os.listdir(run_dir))
-    assert "status: failed" in open(f"{run_dir}/run.txt").read()
+    assert "status: stopped" in open(f"{run_dir}/run.txt").read()
 
 
 def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, training_file):

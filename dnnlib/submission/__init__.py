@@ -1,17 +1,19 @@
 """Submitting a run: a numbered directory with everything needed to follow and to repeat it."""
 
-from .resume import newest_checkpoint
+from .resume import final_network, newest_checkpoint
 from .run_context import RunContext
-from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, rehearse, resume_run, submit_run
 from .workers import split_minibatch
 
 __all__ = [
     "SOURCE_ROOT",
     "RunContext",
     "SubmitConfig",
+    "final_network",
     "format_settings",
     "load_submit_config",
     "newest_checkpoint",
+    "rehearse",
     "resume_run",
     "split_minibatch",
     "submit_run",

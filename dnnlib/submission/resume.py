@@ -13,6 +13,14 @@ import re
 
 from ..util import UserError, open_atomic
 
+_FINAL_NETWORKS = ("network_final.pickle", "network-final.pkl")  # Of photographs, of MRI.
+
+
+def final_network(run_dir):
+    """Path of the network that a complete run leaves. None if there is none."""
+    paths = [os.path.join(run_dir, name) for name in _FINAL_NETWORKS]
+    return next(filter(os.path.isfile, paths), None)
+
 
 def checkpoint_path(run_dir, step):
     """Path of the files of a checkpoint, without their suffixes."""
@@ -58,7 +66,7 @@ def rewind(run_dir):
         match = re.search(r"step-(\d+)\.[^/]*$", path)
         if match and int(match[1]) > step:
             os.remove(path)  # Half-written.
-    for name in ("abort.txt", "_failed.txt"):
+    for name in ("abort.txt", "_failed.txt", "_stopped.txt"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(run_dir, name))
 

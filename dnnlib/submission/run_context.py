@@ -6,9 +6,13 @@ import sys
 import threading
 import time
 
-from ..util import format_time, open_atomic
+from ..util import Stopped, format_time, open_atomic
 
 LINE_INTERVAL = 60  # Seconds between the lines of `step` in a log.
+
+
+class RehearsalEnd(Exception):
+    """Raised where the run begins that is only rehearsed, see `submit.rehearse`."""
 
 
 class RunContext:
@@ -25,7 +29,7 @@ class RunContext:
         """
         from tqdm import tqdm
 
-        self.run_dir = submit_config.run_dir
+        self.run_dir, self._submit_config = submit_config.run_dir, submit_config
         self.max_iter, self._first_iter = max_iter, first_iter
         self._resumed = self._last_update = self._last_line = time.time()
         self._start = self._resumed - elapsed
@@ -43,6 +47,9 @@ class RunContext:
         )
 
     def __enter__(self):
+        if self._submit_config.get("rehearsal"):
+            raise RehearsalEnd
+        self._submit_config.begun = True
         self._write("running")
         if self._stoppable and threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -52,8 +59,14 @@ class RunContext:
         self._bar.close()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        first_line = str(error).partition("\n")[0]
         try:
-            self._write("finished" if kind is None else f"failed: {kind.__name__}: {str(error).partition(chr(10))[0]}")
+            if kind is None:
+                self._write("finished")
+            elif issubclass(kind, (Stopped, KeyboardInterrupt)):
+                self._write(f"stopped: {first_line or 'interrupted'}")
+            else:
+                self._write(f"failed: {kind.__name__}: {first_line}")
         except OSError:
             if kind is None:
                 raise

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from ..util import UserError
+from ..util import UserError, require
 
 _TIME_OUTS = 1000  # How often a job that ran out of time is queued again.
 _SECONDS_TO_STOP = 75  # Of the 90 that SLURM gives by submitit's wish; an iteration, and a checkpoint.
@@ -22,20 +22,17 @@ _RUN = (  # From the folder that is the first argument.
 )
 
 
-def require():
-    """The module submitit. UserError where it is missing."""
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("--submit slurm needs submitit: pip install -r requirements-slurm.txt") from None
-    return submitit
+def check(settings):
+    """UserError if a job with the `settings` of `submit` could not be made."""
+    require("submitit", "--submit slurm", "requirements-slurm.txt")
+    executor_parameters(**settings)
 
 
 def submit(config):
     """Submits a job for the run in `config.run_dir`, as `config.slurm` says; see `executor_parameters`."""
     import cloudpickle
+    import submitit
 
-    submitit = require()
     cluster, parameters = executor_parameters(**config.slurm)
     try:
         executor = submitit.AutoExecutor(

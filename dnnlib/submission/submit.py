@@ -21,14 +21,16 @@ except ImportError:  # Windows.
     fcntl = None
 
 from .. import safe_pickle
-from ..util import EasyDict, UserError, describe_error, format_time, open_atomic
+from ..util import EasyDict, Stopped, UserError, describe_error, format_time, open_atomic
 from . import slurm
 from .logger import Logger
-from .resume import checkpoint_steps, rewind
+from .resume import checkpoint_steps, final_network, newest_checkpoint, rewind
+from .run_context import RehearsalEnd
 from .workers import Workers
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _MAX_SETTINGS = 100_000  # Characters; parsing takes some 500 bytes for each.
+_NOBODY = {"run_name": "", "host_name": "", "user_name": "", "command": ""}  # Where there is no run directory.
 _NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
 
 
@@ -55,15 +57,17 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     """Calls "module.function" in a new run directory, as `function(submit_config, **run_func_kwargs)`.
 
     `submit_config` and the keyword arguments hold plain Python values, for they are written to `submit_config.txt`.
-    When the run fails its directory says so in `_failed.txt` and `run.txt`, and SystemExit is raised with status 1 (130
-    after Ctrl-C). A complete run leaves `_finished.txt`.
+    A run begins when the function enters its `RunContext`. If a user's mistake ends it before, its directory is
+    removed. A run that fails later says so in `_failed.txt` and `run.txt`, one that is stopped in `_stopped.txt`; a
+    complete run leaves `_finished.txt`. Runs that are not complete end in SystemExit with status 1, or 130 where
+    Ctrl-C stopped a run that has no checkpoints.
     """
     config = SubmitConfig(**submit_config)
     config.run_func_name, config.run_func_kwargs = run_func_name, run_func_kwargs
     if not Workers.from_environment().first:
         return _run_silently(config)
     if config.submit_target == "SLURM":
-        slurm.require()
+        slurm.check(config.slurm)
     config.run_dir = _make_run_dir(config.run_dir_root, config.run_desc)
     config.run_name = os.path.basename(config.run_dir)
     config.run_id = int(_NUMBERED.match(config.run_name)[1])
@@ -72,9 +76,26 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     _write_settings(config)
     _copy_source(os.path.join(config.run_dir, "src"))
     if config.submit_target == "SLURM":
-        return slurm.submit(config)
+        try:
+            return slurm.submit(config)
+        except UserError:
+            shutil.rmtree(config.run_dir)
+            raise
     with _alone(config.run_dir):
-        return _run(config)
+        return _run(config, take_back=lambda: shutil.rmtree(config.run_dir, ignore_errors=True))
+
+
+def rehearse(submit_config, run_func_name, **run_func_kwargs):
+    """Calls "module.function" up to where the run would begin, without a run directory: UserError if it is refused.
+
+    With `submit_config.resuming`, the run in `submit_config.run_dir` is resumed so far; its directory stays as it is.
+    """
+    config = SubmitConfig({"run_dir": None} | submit_config, rehearsal=True)
+    config.update(run_func_name=run_func_name, run_func_kwargs=run_func_kwargs, **_NOBODY)
+    if config.submit_target == "SLURM":
+        slurm.check(config.slurm)
+    with contextlib.suppress(RehearsalEnd):
+        _call(config)
 
 
 def resume_run(run_dir, changes=None, **submit_changes):
@@ -85,21 +106,31 @@ def resume_run(run_dir, changes=None, **submit_changes):
     The function is called as by `submit_run`, with `submit_config.resuming` set; it finds its checkpoint by
     `newest_checkpoint`. UserError if the run is finished, still running, or cannot be resumed.
     """
-    config = load_submit_config(run_dir)
-    if os.path.exists(os.path.join(run_dir, "_finished.txt")):
-        raise UserError(f"{run_dir}: is finished; there is nothing to resume")
+    config, before = load_submit_config(run_dir), load_submit_config(run_dir)
+    check_not_finished(run_dir)
     config.update(submit_changes)
     config.run_func_kwargs.update(changes or {})
     if not Workers.from_environment().first:
         return _run_silently(SubmitConfig(config, resuming=True))
-    config.run_dir = run_dir  # It may have been moved.
+    newest_checkpoint(run_dir)  # UserError where there is none.
+    config.run_dir = before.run_dir = run_dir  # It may have been moved.
+    if config.submit_target == "SLURM":
+        slurm.check(config.slurm)
     with _alone(run_dir):
         if changes:
             _write_settings(config)
         if config.submit_target == "LOCAL":
             rewind(run_dir)
-            return _run(SubmitConfig(config, resuming=True))
+            return _run(SubmitConfig(config, resuming=True), take_back=lambda: _write_settings(before))
     return slurm.submit(config)  # Whose job may start at once.
+
+
+def check_not_finished(run_dir):
+    """UserError if the run in `run_dir` is complete."""
+    if os.path.exists(os.path.join(run_dir, "_finished.txt")):
+        network = final_network(run_dir)
+        further = f"to train its network further, start a run with --load-network {network}" if network else ""
+        raise UserError(f"{run_dir}: is finished; {further or 'there is nothing to resume'}")
 
 
 def go_on(run_dir):
@@ -123,18 +154,22 @@ def _call(config):
 def _run_silently(config):
     """A worker that is not the first: no run directory, no output but for errors."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        return _call(SubmitConfig(config, run_dir=None, run_name="", host_name="", user_name="", command=""))
+        return _call(SubmitConfig(config, run_dir=None, **_NOBODY))
 
 
-def _run(config):
+def _run(config, take_back=None):
+    """take_back: called where a user's mistake ends the run before it begins."""
     run_func_name = config.run_func_name
-    with Logger(os.path.join(config.run_dir, "log.txt")):
+    with contextlib.ExitStack() as afterwards, Logger(os.path.join(config.run_dir, "log.txt")):
         print(f"dnnlib: Running {run_func_name}() on localhost...")
         start = time.time()
         try:
             result = _call(config)
         except BaseException as error:
-            raise SystemExit(_report_failure(config.run_dir, error)) from error
+            refused = take_back and not config.get("begun") and _line_of(error) is not None
+            if refused:
+                afterwards.callback(take_back)
+            raise SystemExit(_report_end(config.run_dir, error, refused)) from error
         took = format_time(time.time() - start)
         print(f"dnnlib: Finished {run_func_name}() in {took}.")
         with open_atomic(os.path.join(config.run_dir, "_finished.txt")) as f:
@@ -195,7 +230,11 @@ def _make_run_dir(root, desc):
     if not desc:
         return claim
     run_dir = f"{claim}-{desc}"
-    os.rename(claim, run_dir)
+    try:
+        os.rename(claim, run_dir)
+    except OSError:  # The name is too long, for example.
+        os.rmdir(claim)
+        raise
     return run_dir
 
 
@@ -278,22 +317,31 @@ def _copy_source(target):
             shutil.copytree(path, os.path.join(target, name), ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _report_failure(run_dir, error):
-    """Says on the console, in the log and in the directory why the run failed. Returns the exit status.
+def _line_of(error):
+    """What a run tells about the error that ended it: one line, or None for a bug."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, SystemExit) else describe_error(error)
 
-    Writing may itself be what failed (a full disk, a deleted directory): then the console has to do.
+
+def _report_end(run_dir, error, refused):
+    """Says on the console, in the log and in the directory why the run ended early. Returns the exit status.
+
+    Nothing is written to the directory of a run that was refused. Writing may itself be what failed (a full disk, a
+    deleted directory): then the console has to do.
     """
-    if isinstance(error, SystemExit):
-        line, status = str(error), error.code if isinstance(error.code, int) else 1
-    elif isinstance(error, KeyboardInterrupt):
-        line, status = "interrupted", 130
-    else:
-        line, status = describe_error(error), 1
-    details = "".join(traceback.format_exception(error))
-    message = details if line is None else f"error: {line}\n"
+    line, details = _line_of(error), "".join(traceback.format_exception(error))
+    stopped = isinstance(error, (Stopped, KeyboardInterrupt)) and not refused
+    message = details if line is None else f"{line}\n" if stopped else f"error: {line}\n"
     sys.stdout.flush()
     sys.stderr.write(message)
-    with contextlib.suppress(OSError), open_atomic(os.path.join(run_dir, "_failed.txt")) as f:
-        f.write(message if line is None else message + "\n" + details)
-    print(f"dnnlib: This run failed; what it left is in {run_dir}", file=sys.stderr)
-    return status
+    if not refused:
+        name = "_stopped.txt" if stopped else "_failed.txt"
+        with contextlib.suppress(OSError), open_atomic(os.path.join(run_dir, name)) as f:
+            f.write(message if line is None or stopped else message + "\n" + details)
+        print(
+            f"dnnlib: This run {'was stopped' if stopped else 'failed'}; what it left is in {run_dir}", file=sys.stderr
+        )
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1

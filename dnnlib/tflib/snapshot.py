@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from .. import safe_pickle
+from ..submission.resume import final_network
 from ..util import (
     EasyDict,
     UserError,
@@ -29,6 +30,19 @@ from ..util import (
 from .tfutil import create_session, reason, tf
 
 _FIELDS = {"version": int, "name": str, "static_kwargs": dict, "build_func_name": str}
+_OTHER_FILES = {  # By their first bytes.
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a WebP picture",
+    b"BM": "a BMP picture",
+    b"\x89HDF": "an HDF5 file, such as Keras writes",
+    b"\x1f\x8b": "a compressed file",
+    b"PK": "a ZIP archive",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a PyTorch file",  # Before PyTorch 1.6.
+}
 _LARGEST = 1 << 30  # Bytes: hundreds of times the networks here. A sparse file can claim any size at no cost.
 
 
@@ -52,14 +66,23 @@ def save_arrays(arrays, path):
 def load_snapshot(path):
     """Reads a snapshot -> EasyDict of its state, `variables` as {local name: float32 array}.
 
+    path: a file, or the directory of a complete run, for its final network.
     A file of nothing but arrays has no other state. Runs no code of the file's. UserError if it is not a snapshot, or
-    holds anything but names and arrays.
+    holds anything but names and arrays; it says what a file of a known other kind is.
     """
+    if os.path.isdir(path):
+        path = _network_in(path)
     with open(path, "rb") as f:
         size = os.fstat(f.fileno()).st_size
     if size > _LARGEST:
         raise UserError(f"{path}: not a network snapshot: {size} bytes are too many")
-    state = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    try:
+        state = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    except UserError:
+        kind = _other_kind(path)
+        if kind is None:
+            raise
+        raise UserError(f"{path}: is {kind}, not a network snapshot (*.pickle, *.pkl, *.safetensors)") from None
     for field, kind in _FIELDS.items():
         if state.keys() != {"variables"} and not isinstance(state.get(field), kind):
             raise UserError(f"{path}: not a network snapshot: its {field} is missing or wrong")
@@ -93,6 +116,28 @@ def export(network, path, input_name, output_name, arrays=None):
         save_snapshot(network, path)
     else:
         save_arrays(arrays, path)
+
+
+def _network_in(folder):
+    final = final_network(folder)
+    if final:
+        return final
+    if os.path.exists(os.path.join(folder, "saved_model.pb")):
+        raise UserError(f"{folder}: is a SavedModel for other programs; name the snapshot that it was exported from")
+    if os.path.exists(os.path.join(folder, "network_best.pickle")):
+        raise UserError(f"{folder}: has no final network, as the run is not complete; name its network_best.pickle")
+    raise UserError(f"{folder}: is a folder without a final network; name a file")
+
+
+def _other_kind(path):
+    """What a file that is not a snapshot is instead, in words. None if that is not known."""
+    with open(path, "rb") as f:
+        start = f.read(256)
+    if start[8:10] == b'{"' and not _is_safetensors(path):
+        return "a safetensors file of another suffix"
+    if start.startswith(b"PK") and b"data.pkl" in start:
+        return "a PyTorch file"
+    return next((kind for magic, kind in _OTHER_FILES.items() if start.startswith(magic)), None)
 
 
 class _State:

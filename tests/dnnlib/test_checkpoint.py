@@ -23,7 +23,7 @@ def variable():
 def test_the_last_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
     run_dir, session = str(tmp_path), tf.get_default_session()
     (tmp_path / "log.txt").write_text("one\n")
-    checkpoints = tflib.Checkpoints(run_dir, minutes=5)
+    checkpoints = tflib.Checkpoints(run_dir, minutes=5, data="0123abcd")
     for step in (1, 2, 10):
         session.run(variable.assign(np.full(100000, step)))
         checkpoints.save(step, {"best": step / 3})
@@ -37,7 +37,10 @@ def test_the_last_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
     resume.rewind(run_dir)
     step, state = submission.newest_checkpoint(run_dir)
     checkpoints.restore(step)
-    assert (step, state) == (10, {"best": 10 / 3}) and (session.run(variable) == 10).all()
+    assert (step, state) == (10, {"best": 10 / 3, "data": "0123abcd"}) and (session.run(variable) == 10).all()
+    tflib.check_data(state, "0123abcd", "moved.tfrecords")
+    with pytest.raises(dnnlib.UserError, match=r"other\.tfrecords: not the data that the run to be resumed"):
+        tflib.check_data(state, "0123abce", "other.tfrecords")
     assert (tmp_path / "log.txt").read_text() == "one\n"
     assert sorted(os.listdir(tmp_path)) == ["checkpoints", "log.txt"]
     assert not os.path.exists(tmp_path / "checkpoints" / "step-11.index")

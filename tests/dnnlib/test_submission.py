@@ -28,8 +28,24 @@ def fail(submit_config, error):
         )
 
 
+def refuse(submit_config, width):
+    raise dnnlib.UserError(f"a width of {width} is too much")
+
+
+def stop(submit_config):
+    with dnnlib.RunContext(submit_config):
+        raise dnnlib.Stopped("stopped by SIGINT")
+
+
 def resume_itself(submit_config):
-    submission.resume_run(submit_config.run_dir)
+    with dnnlib.RunContext(submit_config):
+        keep_checkpoint(submit_config.run_dir)
+        submission.resume_run(submit_config.run_dir)
+
+
+def keep_checkpoint(run_dir):
+    os.makedirs(f"{run_dir}/checkpoints", exist_ok=True)
+    submission.resume.complete_checkpoint(run_dir, 1, {})
 
 
 @pytest.fixture(autouse=True)
@@ -86,12 +102,49 @@ def test_a_failed_run_says_so_everywhere(capsys, error, line):
     assert read(run_dir, "log.txt").count(line or "ZeroDivisionError: a bug") == 1
 
 
+def test_a_run_that_is_refused_before_it_begins_leaves_nothing(capsys):
+    with pytest.raises(SystemExit) as end:
+        dnnlib.submit_run(dnnlib.SubmitConfig(run_desc="x"), "runs_of_the_test.refuse", width=3)
+    assert end.value.code == 1 and os.listdir("results") == []
+    assert capsys.readouterr().err == "error: a width of 3 is too much\n"
+    with pytest.raises(OSError):
+        dnnlib.submit_run(dnnlib.SubmitConfig(run_desc="x" * 300), "runs_of_the_test.refuse", width=3)
+    assert os.listdir("results") == []
+
+
+def test_a_refused_resumption_leaves_the_settings_as_they_were(capsys):
+    with pytest.raises(SystemExit):
+        dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.stop")
+    keep_checkpoint("results/00000")
+    config = read("results/00000", "submit_config.txt").replace("runs_of_the_test.stop", "runs_of_the_test.refuse")
+    config = config.replace("'run_func_kwargs': {}", "'run_func_kwargs': {'width': 1}")
+    with open("results/00000/submit_config.txt", "w") as f:
+        f.write(config)
+    with pytest.raises(SystemExit):
+        submission.resume_run("results/00000", {"width": 4})
+    assert "a width of 4 is too much" in capsys.readouterr().err
+    assert submission.load_submit_config("results/00000").run_func_kwargs == {"width": 1}
+    assert not os.path.exists("results/00000/_failed.txt")
+
+
+def test_a_stopped_run_is_not_failed(capsys):
+    with pytest.raises(SystemExit) as end:
+        dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.stop")
+    assert end.value.code == 1
+    said = "stopped by SIGINT\ndnnlib: This run was stopped; what it left is in results/00000\n"
+    assert capsys.readouterr().err == said
+    assert read("results/00000", "_stopped.txt") == "stopped by SIGINT\n"
+    assert "status: stopped: stopped by SIGINT" in read("results/00000", "run.txt")
+    assert not os.path.exists("results/00000/_failed.txt")
+
+
 def test_a_run_that_is_going_is_not_resumed(capsys):
     with pytest.raises(SystemExit):
         dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.resume_itself")
     assert "results/00000: is being run by another process; stop that first" in capsys.readouterr().err
-    with pytest.raises(dnnlib.UserError, match="has no checkpoint to resume from"):  # The lock went with the run.
+    with pytest.raises(SystemExit):  # The lock went with the run.
         submission.resume_run("results/00000")
+    assert "results/00000: is being run by another process; stop that first" in capsys.readouterr().err
 
 
 def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
