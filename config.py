@@ -12,15 +12,14 @@ A command-line option overrides a setting of this file for one run.
 
 import argparse
 import glob
+import os
 
 import dnnlib
 from corruption import CORRUPTIONS, LOSSES
 from dnnlib import EasyDict
-from dnnlib.command_line import (
-    Parser,
-    call,
+from dnnlib.command_line import Parser, call, find_network, resume, submit, where_it_runs
+from dnnlib.options import (
     decay,
-    find_network,
     finite_number,
     flag,
     memory_size,
@@ -28,10 +27,7 @@ from dnnlib.command_line import (
     part,
     positive_int,
     positive_number,
-    resume,
     seed,
-    submit,
-    where_it_runs,
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -154,11 +150,18 @@ COMPARE = EasyDict(
     precision="float32",
 )
 
-VALIDATION_SETS = EasyDict(
-    kodak="datasets/kodak",  # download_kodak.py
-    bsd300="datasets/BSDS300/images/test",
-    set14="datasets/set14",
+VALIDATION_SETS = EasyDict(  # Where each set may be.
+    kodak=["datasets/kodak"],  # download_kodak.py
+    bsd300=["datasets/BSDS300/images/test", "datasets/BSDS300-images/BSDS300/images/test", "datasets/bsd300"],
+    set14=["datasets/set14"],
 )
+
+
+def validation_folder(name):
+    """The folder of a set from VALIDATION_SETS; any other name is a folder itself."""
+    folders = VALIDATION_SETS.get(name, [name])
+    return next(filter(os.path.isdir, folders), folders[0])
+
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line
@@ -194,7 +197,7 @@ def _parser():
         "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
     )
     _reference_option(option, TRAIN)
-    option("--preset", choices=PRESETS, help="settings that other options may override")
+    option("--preset", choices=PRESETS, help="settings that other options override; not with --long-train")
     given = {"default": argparse.SUPPRESS, "type": positive_int, "metavar": "N"}  # --long-train has other defaults.
     option("--iterations", dest="iteration_count", help="length of the run", **given)
     option("--eval-interval", help="iterations between evaluations", **given)
@@ -296,7 +299,7 @@ def _noise_and_file(text):
     noise, _, path = text.partition("=")
     if noise not in _ADDED or not path:
         raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(_ADDED)}")
-    return noise, path
+    return noise, os.path.expanduser(path)
 
 
 def _network_option(option):
@@ -314,17 +317,17 @@ def _reference_option(option, defaults):
 
 def _train(args):
     if args.resume:
-        if "validation_dir" in args.given:
-            args.given["validation_dir"] = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
-        resume(args, "train.train", may_change=("iteration_count", "eval_interval", "precision", "checkpoint_minutes"))
+        _resume(args)
         return
     settings = EasyDict({name: args.get(name, value) for name, value in TRAIN.items()})
     for group in (LONG_TRAIN if args.long_train else {}, PRESETS.get(args.preset, {})):
         settings.update({name: value for name, value in group.items() if name not in args.given})
-    settings.validation_dir = VALIDATION_SETS.get(args.validation_dir, args.validation_dir)
+    settings.validation_dir = validation_folder(args.validation_dir)
     settings.noise_settings = NOISE[settings.noise]
     settings.precision = args.precision
     settings.loss = settings.loss or CORRUPTIONS[settings.noise].loss
+    if args.long_train and args.preset:
+        raise dnnlib.UserError(f"--long-train and --preset {args.preset} both say how long to train; leave one out")
     if settings.crop_size % 32:
         raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
     if settings.noise == "none" and not settings.noise2noise:
@@ -337,10 +340,25 @@ def _train(args):
     submit(args, DESC, suffix, "train.train", settings, needs)
 
 
+def _resume(args):
+    may_change = ["iteration_count", "eval_interval", "precision", "checkpoint_minutes"]
+    may_change += ["train_tfrecords", "validation_dir", "reference_dir"]  # They may have been moved.
+    if "validation_dir" in args.given:
+        args.given["validation_dir"] = validation_folder(args.validation_dir)
+
+    def needs(settings):
+        _validation_needs(settings, "--validation-dir", settings.validation_dir)
+        moved = {"--train-tfrecords": settings.train_tfrecords, "--validation-dir": settings.validation_dir}
+        moved["--reference-dir"] = settings.reference_dir
+        return {path: f"if it was moved, name its new place by {option}" for option, path in moved.items() if path}
+
+    resume(args, "train.train", may_change, needs, length=("iteration_count", "--iterations"))
+
+
 def _validate(args):
     settings = EasyDict(
         network_snapshot=_find_network(args),
-        dataset_dir=VALIDATION_SETS.get(args.dataset_dir, args.dataset_dir),
+        dataset_dir=validation_folder(args.dataset_dir),
         reference_dir=args.reference_dir,
         noise=args.noise,
         noise_settings=NOISE[args.noise],
@@ -388,9 +406,10 @@ def _validation_needs(settings, option, folder):
     if settings.noise != "none":
         if settings.reference_dir:
             raise dnnlib.UserError(f"--reference-dir goes with --noise none only; of {option} the images are clean")
-        is_kodak = folder == VALIDATION_SETS.kodak
-        return {folder: "download_kodak.py fetches it" if is_kodak else "a folder of clean images is needed"}
-    if folder in VALIDATION_SETS.values():
+        is_kodak = folder in VALIDATION_SETS.kodak
+        wanted = f"a folder of clean images is needed, or the name of a set: {', '.join(VALIDATION_SETS)}"
+        return {folder: "download_kodak.py fetches it" if is_kodak else wanted}
+    if any(folder in folders for folders in VALIDATION_SETS.values()):
         raise dnnlib.UserError(f"--noise none: {folder} has clean images; name a folder of noisy ones by {option}")
     needs = {folder: "a folder of noisy images is needed"}
     if settings.reference_dir:

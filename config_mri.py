@@ -11,20 +11,8 @@ import os
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import (
-    Parser,
-    call,
-    find_network,
-    flag,
-    nonnegative_int,
-    positive_int,
-    positive_number,
-    probability,
-    resume,
-    seed,
-    submit,
-    where_it_runs,
-)
+from dnnlib.command_line import Parser, call, find_network, resume, submit, where_it_runs
+from dnnlib.options import flag, nonnegative_int, positive_int, positive_number, probability, seed
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
@@ -135,7 +123,7 @@ def _parser():
 
 def _train(args):
     if args.resume:
-        resume(args, "train_mri.train", may_change=("precision", "snapshot_interval", "checkpoint_minutes"))
+        _resume(args)
         return
     settings = EasyDict(TRAIN, **DATA)
     settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
@@ -162,6 +150,18 @@ def _fit_ramps(schedule, num_epochs):
         schedule.rampdown_epochs = min(schedule.rampdown_epochs, num_epochs // 3)
 
 
+def _resume(args):
+    if "post_op" in args.given:
+        args.given["post_op"] = _post_op(args)
+    may_change = ["precision", "snapshot_interval", "checkpoint_minutes", *DATA]  # The data may have been moved.
+
+    def needs(settings):
+        paths = [os.path.join(settings.data_dir, name) for name in (settings.train_set, settings.valid_set)]
+        return dict.fromkeys(paths, "if it was moved, name its new place by --data-dir")
+
+    resume(args, "train_mri.train", may_change, needs)
+
+
 def _validate(args):
     snapshot = find_network(args.network_snapshot, NETWORK)
     settings = EasyDict(network_snapshot=snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
@@ -176,9 +176,12 @@ def _export(args):
 
 
 def _common_settings(args):
-    post_op = None if args.post_op == "none" else args.post_op
     corruption = EasyDict(p_at_edge=args.p_at_edge)
-    return {"corruption": corruption, "post_op": post_op, "precision": args.precision, "seed": args.seed}
+    return {"corruption": corruption, "post_op": _post_op(args), "precision": args.precision, "seed": args.seed}
+
+
+def _post_op(args):
+    return None if args.post_op == "none" else args.post_op
 
 
 def _needs(args, *data_sets):

@@ -16,6 +16,7 @@ import dnnlib
 import images
 import kspace
 from dnnlib import safe_pickle
+from dnnlib.options import ArgumentParser
 from dnnlib.util import atomic_path, check_output, make_parents, progress
 from volumes import PLANES, UnusableVolumeError, find_volumes, read_volume
 
@@ -257,7 +258,7 @@ def percentile(text):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     png = commands.add_parser("genpng", help="volumes -> PNG slices")
     png.add_argument(

@@ -16,7 +16,6 @@ keep: floating-point or signed samples, stacks of pages, channels beyond RGB and
 show the same: how far they are shifted is estimated and told, not corrected.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import itertools
@@ -32,7 +31,7 @@ import images
 import rgb_files
 import shots
 import tfrecords
-from dnnlib.command_line import positive_int, seed
+from dnnlib.options import ArgumentParser, positive_int, seed
 
 _SHUFFLE_SEED = 0x1234F00D
 _MAX_PIXELS = 32 << 20  # In flight, some 16 bytes each while an image is decoded; a larger image travels alone.
@@ -102,10 +101,10 @@ def main():
 
 
 def _parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input-dir", metavar="DIR", help="folder of images")
-    source.add_argument("--pairs", metavar=("A", "B"), nargs=2, help="two folders: two noisy shots of each scene")
+    source.add_argument("--pairs", metavar=("DIR", "DIR"), nargs=2, help="two folders: two noisy shots of each scene")
     source.add_argument("--bursts", metavar="DIR", help="folder of folders: two or more noisy shots of a scene in each")
     source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of images to render instead")
     source.add_argument("--verify", metavar="FILE", help="read all of a TFRecords file, and name what is damaged")

@@ -19,6 +19,7 @@ import dnnlib
 import images
 import metrics
 import rgb_files
+from dnnlib.options import ArgumentParser
 from dnnlib.util import run_script
 
 TRAINING_FILE = "datasets/demo.tfrecords"
@@ -34,6 +35,7 @@ TRAIN = "--iterations 800 --eval-interval 400 --minibatch-size 4 --crop-size 64 
 
 
 def main():
+    ArgumentParser(description=__doc__).parse_args()
     start = time.time()
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     for folder in (PHOTO_DIR, WORK_DIR):

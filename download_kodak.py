@@ -6,7 +6,6 @@ Each image is checked to be complete before it gets its name, so that an interru
 there already is kept.
 """
 
-import argparse
 import http.client
 import io
 import os
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 import dnnlib
 import images
+from dnnlib.options import ArgumentParser
 
 COUNT = 24
 HOST = "r0k.us/graphics/kodak/kodak/"
@@ -57,7 +57,7 @@ def main():
 
 
 def _parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write kodim01.png ... into")
     parser.add_argument("--base-url", metavar="URL", help=f"folder of a mirror; default https://{HOST}")
     args = parser.parse_args()

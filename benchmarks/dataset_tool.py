@@ -4,7 +4,6 @@ Both make the same TFRecords file of the same photographs, in turns, on one core
 meanwhile.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -22,6 +21,7 @@ import dead_leaves
 import dnnlib
 import images
 import tfrecords
+from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
 
 COUNT, SIZE = 100, 512  # Of JPEGs of dead leaves, made where no photographs are given.
@@ -59,7 +59,7 @@ def seconds(function, paths, out, cores):
 
 def main():
     """Measures and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--input-dir", metavar="DIR", help="folder of photographs")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     args = parser.parse_args()

@@ -3,7 +3,6 @@
 RUN_DIR,RUN_DIR are stages of a training, plotted as one curve, one after the other.
 """
 
-import argparse
 import os
 import sys
 
@@ -11,21 +10,27 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import dnnlib
 import dnnlib.tflib  # Before TensorBoard, which else has TensorFlow print notes on the CPU.
+from dnnlib.options import ArgumentParser
 from dnnlib.submission import load_submit_config
 
 
 def main():
     """Plots scalars of the runs' TensorBoard files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dirs", nargs="+", type=lambda text: text.split(","), metavar="RUN_DIR")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("run_dirs", nargs="+", type=_stages, metavar="RUN_DIR")
     parser.add_argument("--tags", nargs="+", default=["PSNR_avg_psnr", "Loss"], metavar="TAG", help="one plot for each")
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the runs; by default, their directories'")
     parser.add_argument("--out", required=True, metavar="FILE", help="*.png")
     args = parser.parse_args()
+    dnnlib.util.require("matplotlib", "benchmarks/plot_runs.py", "requirements-dev.txt")
     labels = args.labels or [os.path.basename(os.path.normpath(stages[0])) for stages in args.run_dirs]
     if len(labels) != len(args.run_dirs):
         parser.error(f"--labels: {len(labels)} for {len(args.run_dirs)} runs")
     plot([read_curves(stages, args.tags) for stages in args.run_dirs], labels, args.tags, args.out)
+
+
+def _stages(text):
+    return [os.path.expanduser(path) for path in text.split(",")]
 
 
 def read_curves(stages, tags):

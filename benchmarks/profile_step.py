@@ -3,7 +3,6 @@
 One operation runs at a time, on all cores: their times add up to that of the step.
 """
 
-import argparse
 import collections
 import os
 import sys
@@ -14,6 +13,7 @@ import dnnlib
 from benchmarks import plain_layers
 from benchmarks.run import rgb_step
 from dnnlib import tflib
+from dnnlib.options import ArgumentParser
 from dnnlib.tflib import layers, tf
 
 WARM_UP = 3  # Steps.
@@ -21,7 +21,7 @@ WARM_UP = 3  # Steps.
 
 def main():
     """Prints milliseconds, number and share of every kind of operation, the longest first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true", help="of the plain graph")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     args = parser.parse_args()

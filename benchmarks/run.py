@@ -5,7 +5,6 @@ counts are the ratios to the plain graph, the same network from TensorFlow's lay
 results/benchmark.json and .png. Nothing else should run meanwhile.
 """
 
-import argparse
 import contextlib
 import functools
 import json
@@ -31,6 +30,7 @@ import network
 import tfrecords
 from benchmarks import plain_layers
 from dnnlib import tflib
+from dnnlib.options import ArgumentParser
 from dnnlib.tflib import layers, tf
 from validation_mri import Model
 
@@ -233,12 +233,13 @@ def _run_alone(name, path):
 
 def main():
     """Measures, prints the table, writes the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their names, or part|part|..")
     parser.add_argument("--train-tfrecords", metavar="FILE", help="real input; by default images of noise, 481x321")
     parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
     args = parser.parse_args()
+    dnnlib.util.require("matplotlib", "benchmarks/run.py", "requirements-dev.txt")
     best = tflib.pick_dtype("auto")
     with tempfile.TemporaryDirectory() as folder:
         path = args.train_tfrecords or os.path.join(folder, "noise.tfrecords")

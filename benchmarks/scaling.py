@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 import dnnlib
+from dnnlib.options import ArgumentParser
 from dnnlib.submission.workers import Workers, _free_addresses
 from dnnlib.tflib.optimizer import BUFFER_SIZE
 
@@ -136,7 +137,7 @@ def fit(seconds):
 
 def main():
     """Measures, prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--minibatch-size", type=int, default=4, metavar="N", help="of all workers together")
     parser.add_argument("--crop-size", type=int, default=128, metavar="N")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="in a round")

@@ -1,18 +1,35 @@
 """Command lines of programs with subcommands that share options and end in a run."""
 
 import argparse
-import math
 import os
 import pkgutil
 import sys
 
-from .submission import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, resume_run, submit_run
+from .options import (
+    ArgumentParser,
+    name_and_value,
+    name_part,
+    nonnegative_int,
+    positive_int,
+    positive_number,
+)
+from .submission import (
+    SOURCE_ROOT,
+    SubmitConfig,
+    format_settings,
+    load_submit_config,
+    newest_checkpoint,
+    rehearse,
+    resume_run,
+    submit_run,
+)
+from .submission.submit import check_not_finished
 from .submission.workers import Workers, split_minibatch
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
 
 # Options that a resumed run need not agree with: where it runs.
-_OF_THIS_START = {"command", "resume", "dry_run"}
+_OF_THIS_START = {"command", "resume", "dry_run", "num_gpus"}
 _OF_THIS_START |= {"workers", "task", "local_workers", "join_seconds", "submit", "nodes", "time", "slurm"}
 
 
@@ -20,9 +37,7 @@ class Parser:
     """argparse, where common options may stand before or after the subcommand."""
 
     def __init__(self, description):
-        self._parser = argparse.ArgumentParser(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        self._parser = ArgumentParser(description=description)
         self._commands = self._parser.add_subparsers(dest="command", metavar="COMMAND")
         self._common, self._defaults = [], EasyDict()
 
@@ -36,7 +51,7 @@ class Parser:
 
     def submission_options(self, defaults):
         """Adds the common options of `submit`; `defaults` has run_dir_root and num_gpus."""
-        self.common("--desc", default="", metavar="TEXT", help="added to the run directory's name")
+        self.common("--desc", default="", type=name_part, metavar="TEXT", help="added to the run directory's name")
         self.common(
             "--run-dir-root", default=defaults.run_dir_root, metavar="DIR", help="folder of the run directories"
         )
@@ -74,7 +89,7 @@ class Parser:
         option("--nodes", default=defaults.nodes, type=positive_int, metavar="N", help="of SLURM: a worker on each")
         option("--time", default=defaults.time, type=positive_int, metavar="MINUTES", help="of a job; then it goes on")
         option(
-            "--slurm", action="append", type=_name_and_value, metavar="NAME=VALUE", help="option of sbatch; repeatable"
+            "--slurm", action="append", type=name_and_value, metavar="NAME=VALUE", help="option of sbatch; repeatable"
         )
         option("--workers", metavar="HOST:PORT,...", help="addresses of all workers; instead of TF_CONFIG")
         option("--task", type=nonnegative_int, metavar="N", help="which of the workers this one is, from 0")
@@ -107,7 +122,9 @@ class Parser:
         """
         argv = sys.argv[1:] if argv is None else argv
         if not {*argv} & {*self._commands.choices, "-h", "--help"}:
-            argv = [default_command, *argv]
+            _, unknown = self._parser.parse_known_args([default_command, *argv])
+            if not unknown or unknown[0].startswith("-"):  # Otherwise it may be a misspelt subcommand.
+                argv = [default_command, *argv]
         args = self._parser.parse_args(argv)
         if args.command is None:  # The word was some option's value, as in `--desc validate`.
             args = self._parser.parse_args([default_command, *argv])
@@ -131,19 +148,27 @@ class Parser:
 def submit(args, name, suffix, function, settings, needs):
     """Submits a run of `function` with `settings`, in the run directory NNNNN-<name><--desc><suffix>.
 
-    With `--dry-run`, prints every setting instead. needs: {path of a file or folder that must exist: how to get it}.
+    With `--dry-run`, prints every setting instead, and goes through the start of the run, which may refuse it.
+    needs: {path of a file or folder that must exist: how to get it}.
     """
     desc = name + ("-" if args.desc and not args.desc.startswith("-") else "") + args.desc + suffix
     submit_config = SubmitConfig(run_dir_root=args.run_dir_root, run_desc=desc, num_gpus=args.num_gpus)
     submit_config.update(_of_this_start(args))
     if args.dry_run:
-        print("\n".join(format_settings(submit_config) + format_settings(settings)))
-        return
+        print("\n".join(format_settings(submit_config) + format_settings(settings)), flush=True)
     _check_split(args, settings)
     if Workers.from_environment().first:  # The others need less, and say what.
         check_exist(needs)
+    if args.dry_run:
+        _rehearse(submit_config, function, settings)
+        return
     _become_worker(args)
     submit_run(submit_config, function, **settings)
+
+
+def _rehearse(submit_config, function, settings):
+    os.environ.pop("TF_CONFIG", None)  # One worker finds the mistakes.
+    rehearse(submit_config, function, **settings)
 
 
 def where_it_runs(args):
@@ -188,36 +213,59 @@ def _become_worker(args):
 def call(args, function, settings, needs):
     """Calls "module.function" with `settings`, without a run directory. With `--dry-run`, prints them instead."""
     if args.dry_run:
-        print("\n".join(format_settings(settings)))
-        return
+        print("\n".join(format_settings(settings)), flush=True)
     check_exist(needs)
+    if args.dry_run:
+        return
     pkgutil.resolve_name(function)(**settings)  # Imported only now: TensorFlow takes seconds.
 
 
-def resume(args, function, may_change):
+def resume(args, function, may_change, needs, length=None):
     """Resumes the run `args.resume` of `function`. Options that are given have to agree with its settings.
 
     may_change: settings that options may override.
+    needs: function of the settings that returns {path of a file or folder that must exist: how to name another one}.
+    length: (setting, option) that say how many steps the run has: more than were done at the checkpoint.
     """
-    settings = load_submit_config(args.resume)
-    if settings.run_func_name != function:
-        raise UserError(f"{args.resume}: is a run of {settings.run_func_name}, not of {function}")
-    recorded, changes = settings.run_func_kwargs, {}
-    flat = dict(recorded) | {k: v for group in recorded.values() if isinstance(group, dict) for k, v in group.items()}
+    submit_config = load_submit_config(args.resume)
+    if submit_config.run_func_name != function:
+        raise UserError(f"{args.resume}: is a run of {submit_config.run_func_name}, not of {function}")
+    changes = _changes(args, submit_config, may_change)
+    settings = EasyDict(submit_config.run_func_kwargs | changes)
+    where = _of_this_start(args) | {name: args[name] for name in {"num_gpus"} & args.given.keys()}
+    if args.dry_run:
+        print("\n".join(format_settings(settings)), flush=True)
+    _check_split(args, settings)
+    if not args.dry_run:
+        _become_worker(args)
+    if Workers.from_environment().first:
+        check_not_finished(args.resume)
+        step, _ = newest_checkpoint(args.resume)
+        if length and changes.get(length[0], step + 1) <= step:
+            raise UserError(f"{length[1]} {changes[length[0]]}: the run has done {step} already; name more")
+        check_exist(needs(settings))
+    if args.dry_run:
+        _rehearse(submit_config | where | {"run_dir": args.resume, "resuming": True}, function, settings)
+        return
+    resume_run(args.resume, changes, **where)
+
+
+def _changes(args, submit_config, may_change):
+    """The settings that options change. UserError for an option that disagrees with what the run keeps."""
+    recorded, changes = submit_config.run_func_kwargs, {}
+    flat = submit_config | recorded
+    flat |= {k: v for group in recorded.values() if isinstance(group, dict) for k, v in group.items()}
     for name, value in args.given.items():
         if name in _OF_THIS_START or (name in flat and flat[name] == value):
             continue
         if name not in may_change:
-            has = f"has {flat[name]!r}" if name in flat else "was started without it"
-            raise UserError(f"--{name.replace('_', '-')} {value}: the run to be resumed {has}; leave it out")
+            option = f"--{name.replace('_', '-')} {value}"
+            if name not in flat:
+                raise UserError(f"{option}: a run that is resumed keeps its own; leave it out")
+            has = "was started without it" if flat[name] is None else f"has {flat[name]!r}"
+            raise UserError(f"{option}: the run to be resumed {has}; leave it out")
         changes[name] = value
-    if args.dry_run:
-        print("\n".join(format_settings(recorded | changes)))
-        return
-    where = _of_this_start(args)
-    _check_split(args, recorded)
-    _become_worker(args)
-    resume_run(args.resume, changes, **where)
+    return changes
 
 
 def find_network(path, default):
@@ -236,84 +284,3 @@ def check_exist(needs):
     for path, hint in needs.items():
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file or folder" + (f"; {hint}" if hint else ""))
-
-
-def _name_and_value(text):
-    name, _, value = text.partition("=")
-    if not name.replace("-", "_").isidentifier():
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
-    return name, value
-
-
-def flag(text):
-    """`true` or `false`, for options such as `--noise2noise=false`."""
-    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
-    return values[text.lower()]
-
-
-def positive_int(text):
-    """A whole number from 1."""
-    return _number(text, int, lambda n: n >= 1, "a whole number from 1")
-
-
-def nonnegative_int(text):
-    """A whole number from 0."""
-    return _number(text, int, lambda n: n >= 0, "a whole number from 0")
-
-
-def probability(text):
-    """A number above 0, at most 1."""
-    return _number(text, float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
-
-
-def part(text):
-    """A number from 0 to 1."""
-    return _number(text, float, lambda p: 0 <= p <= 1, "a number from 0 to 1")
-
-
-def decay(text):
-    """A number from 0 to below 1."""
-    return _number(text, float, lambda d: 0 <= d < 1, "a number from 0 to below 1")
-
-
-def seed(text):
-    """A seed: a whole number from 0 to 2^31 - 1."""
-    return _number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
-
-
-def positive_number(text):
-    """A number above 0."""
-    return _number(text, float, lambda n: 0 < n < math.inf, "a number above 0")
-
-
-def nonnegative_number(text):
-    """A number from 0."""
-    return _number(text, float, lambda n: 0 <= n < math.inf, "a number from 0")
-
-
-def finite_number(text):
-    """Any number but infinities and NaN."""
-    return _number(text, float, math.isfinite, "a number")
-
-
-def memory_size(text):
-    """Bytes, from such as `4GiB`, `512MiB` or, in GiB, `4`."""
-    units = {"mib": 2**20, "mb": 10**6, "gib": 2**30, "gb": 10**9, "": 2**30}
-
-    def parse(text):
-        number = text.lower().rstrip("gimb ")
-        return float(number) * units.get(text.lower()[len(number) :].strip(), math.nan)
-
-    return int(_number(text, parse, lambda n: 1 <= n < math.inf, "a size such as 4GiB or 512MiB"))
-
-
-def _number(text, kind, admitted, words):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not admitted(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not {words}")
-    return value

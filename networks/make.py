@@ -4,7 +4,6 @@ It runs the ordinary commands from the root of the project, printed as it goes, 
 networks that are there are left alone, runs that were begun are resumed. What data they need: networks/README.md.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import os
@@ -17,8 +16,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from runs import measure, train_or_resume
 
-import config
 import dnnlib
+from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 
@@ -50,7 +49,7 @@ LAST = {
 }
 TARGETS = {"n2n": [], "n2c": ["--noise2noise=false"]}
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
-TEST_SETS = {"Kodak": config.VALIDATION_SETS.kodak, "BSDS300 test": config.VALIDATION_SETS.bsd300}
+TEST_SETS = {"Kodak": "kodak", "BSDS300 test": "bsd300"}
 
 
 @dataclasses.dataclass
@@ -81,8 +80,8 @@ def _photographs(noise, title, stages, start=""):
         stages=stages,
         length="--iterations",
         validate={
-            name: ["config.py", "validate", "--noise", noise, "--dataset-dir", folder]
-            for name, folder in TEST_SETS.items()
+            name: ["config.py", "validate", "--noise", noise, "--dataset-dir", validation_set]
+            for name, validation_set in TEST_SETS.items()
         },
         final="network_final.pickle",
         curves=["PSNR_avg_psnr", "Loss"],
@@ -127,12 +126,13 @@ class Run:
 
 def main():
     """Makes what is missing. Ends with the status of the first command that fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all by default")
     parser.add_argument("--length", metavar="N", help="iterations or epochs of each stage, for a trial")
     args = parser.parse_args()
     if unknown := set(args.names) - RECIPES.keys():
         parser.error(f"{min(unknown)}: is none of {', '.join(RECIPES)}")
+    dnnlib.util.require("matplotlib", "networks/make.py", "requirements-dev.txt")
     os.chdir(SOURCE_ROOT)
     for name in args.names or RECIPES:
         make(name, RECIPES[name], args.length)

@@ -8,7 +8,6 @@ the same number of iterations: one with noisy targets (n2n) and the loss that be
 targets (n2c) and squared error. docs/paper.md gets the table and the curves. Data: networks/README.md.
 """
 
-import argparse
 import csv
 import os
 import shlex
@@ -20,6 +19,7 @@ from runs import find_run, train_or_resume
 
 import dnnlib
 from benchmarks.plot_runs import read_scalars
+from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT
 from dnnlib.util import run_script
 
@@ -60,12 +60,13 @@ command writes the table and the curves. PSNR in dB; data: [networks/README.md](
 
 def main():
     """Trains and measures what is missing and writes the page. Ends with the status of the first command that fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("noises", nargs="*", metavar="NOISE", help=f"of {', '.join(OPTIONS)}; all by default")
     parser.add_argument("--length", metavar="N", help="iterations of each training, for a trial")
     args = parser.parse_args()
     if unknown := set(args.noises) - OPTIONS.keys():
         parser.error(f"{min(unknown)}: is none of {', '.join(OPTIONS)}")
+    dnnlib.util.require("matplotlib", "networks/paper.py", "requirements-dev.txt")
     os.chdir(SOURCE_ROOT)
     for noise in args.noises or OPTIONS:
         for targets in TARGETS:

@@ -18,6 +18,7 @@ import network
 import rgb_files
 import tiling
 from dnnlib import tflib
+from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
 from validation import compared
 from validation_mri import Model
@@ -30,6 +31,7 @@ SLICE = 36
 
 def main():
     """Writes the picture."""
+    ArgumentParser(description=__doc__).parse_args()
     os.chdir(dnnlib.submission.SOURCE_ROOT)
     rows = [photograph(noise, *part) for noise, part in PARTS.items()]
     images.save(OUT, images.labelled_sheet([*rows, mri_slice()], font_size=13))
@@ -38,7 +40,7 @@ def main():
 
 def photograph(noise, name, top, left):
     """A row of the picture, from a photograph that is corrupted and restored as a whole."""
-    clean = rgb_files.read_rgb(os.path.join(config.VALIDATION_SETS.kodak, name))
+    clean = rgb_files.read_rgb(os.path.join(config.validation_folder("kodak"), name))
     rng = corruption.generator(config.VALIDATE.seed, name)
     x = corruption.create(noise, **config.NOISE[noise]).for_validation(images.to_float(clean), rng)
     with tf.Graph().as_default(), tflib.create_session():

@@ -6,7 +6,6 @@ worst 32x32 block of all of them, how much further from the clean image its mean
 the sigma it had. More than 0.05 is a spot.
 """
 
-import argparse
 import os
 import sys
 
@@ -23,6 +22,7 @@ import network
 import rgb_files
 import tiling
 from dnnlib import tflib
+from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
 
 SIGMAS = (5, 25, 50)  # Standard deviation on the scale of 0..255.
@@ -32,9 +32,9 @@ SPOT = 0.05
 
 def main():
     """Prints the table of each network. Exit status 1 where there is a spot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="snapshot of an RGB network")
-    folders = [config.VALIDATION_SETS.kodak, config.VALIDATION_SETS.bsd300]
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="+", metavar="FILE", help="snapshot of an RGB network")
+    folders = [config.validation_folder(name) for name in ("kodak", "bsd300")]
     parser.add_argument("--images", nargs="+", default=folders, metavar="DIR", help="folders of clean photographs")
     args = parser.parse_args()
     paths = [path for folder in args.images for path in images.list_images(folder)]

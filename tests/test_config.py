@@ -1,8 +1,21 @@
 """The command lines: instant help, every setting printed, usage errors with status 2."""
 
+import contextlib
+import glob
+import os
+import pkgutil
+import re
+import runpy
+import shlex
 import sys
 
 import pytest
+from conftest import ROOT
+
+import config
+import config_mri
+import dnnlib
+from dnnlib import command_line, options, submission
 
 
 @pytest.mark.parametrize("script", ["config.py", "config_mri.py", "dataset_tool_tf.py", "dataset_tool_mri.py"])
@@ -12,14 +25,25 @@ def test_help_does_without_tensorflow(command, script, tmp_path):
     assert done.returncode == 0 and done.stdout.startswith(f"usage: {script}")
 
 
-def dry_run(command, *args):
-    done = command(*args, "--dry-run")
-    assert done.returncode == 0, done.stderr
-    return dict(line.split(" = ", 1) for line in done.stdout.splitlines())
+@pytest.fixture
+def settings_of(monkeypatch):
+    """Function of a module and a command line -> {name: value as text} of what it would do."""
+
+    def settings_of(module, *words):
+        submitted = []
+        monkeypatch.setattr(command_line, "check_exist", lambda needs: None)
+        monkeypatch.setattr(command_line, "submit_run", lambda *args, **kwargs: submitted.extend([args[0], kwargs]))
+        monkeypatch.setattr(command_line, "rehearse", lambda *args, **kwargs: None)
+        monkeypatch.setattr(pkgutil, "resolve_name", lambda name: lambda **kwargs: submitted.append(kwargs))
+        module.main([str(word) for word in words])
+        lines = [line for settings in submitted for line in submission.format_settings(settings)]
+        return dict(line.split(" = ", 1) for line in lines)
+
+    return settings_of
 
 
-def test_defaults_are_the_published_ones(command):
-    plain, train = dry_run(command, "config.py"), dry_run(command, "config.py", "train")
+def test_defaults_are_the_published_ones(settings_of):
+    plain, train = settings_of(config), settings_of(config, "train")
     assert plain == train
     expected = {
         "run_dir_root": "'results'",
@@ -40,24 +64,23 @@ def test_defaults_are_the_published_ones(command):
 
 
 @pytest.mark.parametrize(
-    "words,iterations",
-    [([], 300000), (["--long-train"], 500000), (["--long-train=true"], 500000), (["--long-train=false"], 300000)],
+    "flag,iterations", {"": 500000, "=t": 500000, "=y": 500000, "=f": 300000, "=n": 300000}.items()
 )
-def test_long_train_has_a_type(command, words, iterations):
-    assert dry_run(command, "config.py", "train", *words)["iteration_count"] == str(iterations)
+def test_long_train_has_a_type(settings_of, flag, iterations):
+    assert settings_of(config, "train", f"--long-train{flag}")["iteration_count"] == str(iterations)
 
 
-def test_a_preset_gives_way_to_options_only(command):
-    settings = dry_run(command, "config.py", "train", "--preset", "quick", "--crop-size", 32, "--long-train")
+def test_a_preset_gives_way_to_options_only(settings_of):
+    settings = settings_of(config, "train", "--preset", "quick", "--crop-size", 32)
     expected = {"iteration_count": "6500", "crop_size": "32", "learning_rate": "0.001", "optimizer": "'muon'"}
     assert expected.items() <= settings.items()
 
 
-def test_options_override_settings_and_common_ones_stand_anywhere(command):
-    words = ["config.py", "--desc", "a", "train", "--noise2noise=false", "--noise", "poisson", "--long-train"]
+def test_options_override_settings_and_common_ones_stand_anywhere(settings_of):
+    words = ["--desc", "a", "train", "--noise2noise=false", "--noise", "poisson", "--long-train", "--num-gpus", 2]
     words += ["--iterations", 7, "--run-dir-root", "elsewhere", "--validation-dir", "set14", "--seed", 3]
-    settings = dry_run(command, *words)
-    expected = {"run_desc": "'autoencoder-a-1gpu-L-n2c'", "iteration_count": "7", "eval_interval": "5000", "seed": "3"}
+    settings = settings_of(config, *words)
+    expected = {"run_desc": "'autoencoder-a-2gpu-L-n2c'", "iteration_count": "7", "eval_interval": "5000", "seed": "3"}
     expected |= {"run_dir_root": "'elsewhere'", "validation_dir": "'datasets/set14'"}
     assert (expected | {"noise_settings.train_lambda": "(0.001, 50.0)"}).items() <= settings.items()
 
@@ -65,70 +88,158 @@ def test_options_override_settings_and_common_ones_stand_anywhere(command):
 @pytest.mark.parametrize(
     "words,loss", [(["text"], "l1"), (["text", "--loss", "l2"], "l2"), (["gaussian", "--loss=annealed"], "annealed")]
 )
-def test_the_loss_is_the_noise_s_own_unless_given(command, words, loss):
-    assert dry_run(command, "config.py", "train", "--noise", *words)["loss"] == repr(loss)
+def test_the_loss_is_the_noise_s_own_unless_given(settings_of, words, loss):
+    assert settings_of(config, "train", "--noise", *words)["loss"] == repr(loss)
 
 
-def test_mri_options(command):
-    settings = dry_run(command, "config_mri.py", "--num-epochs", 2, "--corrupt-targets=false", "--p-at-edge", 0.05)
+def test_mri_options(settings_of):
+    settings = settings_of(config_mri, "--num-epochs", 2, "--corrupt-targets=false", "--p-at-edge", 0.05)
     assert settings["run_desc"] == "'mri-ixi_s-n2c_-ep2-lr0.001000-Cbs0.050000-At64-Pfspec-1gpu-L'"
     assert settings["corruption.p_at_edge"] == "0.05"
-    published = dry_run(command, "config_mri.py")
+    published = settings_of(config_mri)
     assert published["run_desc"] == "'mri-ixi_s-n2n_-ep300-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L'"
     assert published["schedule_settings.beta1_rampdown"] == "0.5"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["config.py", "train", "--noise2noise=maybe"],
-        ["config.py", "train", "--iterations", "0"],
-        ["config.py", "train", "--noise", "salt"],
-        ["config.py", "train", "--loss", "l3"],
-        ["config.py", "compare", "--image", "a.png", "--out", "b.png", "salt=c.pickle"],
-        ["config.py", "compare", "--image", "a.png", "--out", "b.png", "none=c.pickle"],
-        ["config.py", "preview", "--image", "a.png", "--noise", "none"],
-        ["config.py", "trian"],
-        ["config.py", "infer-image"],
-        ["config_mri.py", "--p-at-edge", "0"],
-        ["config_mri.py", "--num-epochs", "two"],
-    ],
-)
-def test_usage_errors(command, words, tmp_path):
-    done = command(*words)
-    assert done.returncode == 2 and "error:" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-    assert not (tmp_path / "results").exists()
+@pytest.mark.parametrize("folder", ["BSDS300/images/test", "BSDS300-images/BSDS300/images/test", "bsd300"])
+def test_bsd300_is_found_where_it_is_unpacked(settings_of, monkeypatch, tmp_path, folder):
+    (tmp_path / "datasets" / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert settings_of(config, "train", "--validation-dir", "bsd300")["validation_dir"] == f"'datasets/{folder}'"
+
+
+def test_commands_in_the_documentation_are_accepted(settings_of):
+    """Including the division of SLURM's minibatch over the nodes."""
+    texts = [open(path, encoding="utf-8").read() for path in [f"{ROOT}/README.md", *glob.glob(f"{ROOT}/docs/*.md")]]
+    lines = re.findall(r"^    +python (config|config_mri)\.py(.*)", "\n".join(texts).replace("\\\n", " "), re.M)
+    modules, count = {"config": config, "config_mri": config_mri}, 0
+    for name, rest in lines:
+        words = shlex.split(rest.replace("...", "dots"), comments=True)
+        if not {"--resume", "--local-workers", "--task"} & {*words}:  # They need a run, or become workers.
+            count += bool(settings_of(modules[name], *words))
+    assert count > 10
+
+
+def parser_of(script):
+    """The parser that a script makes."""
+    parsers = []
+
+    def keep(self, *args):
+        parsers.append(self)
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
+        patch.syspath_prepend(os.path.dirname(os.path.join(ROOT, script)))
+        patch.setattr(options.ArgumentParser, "parse_args", keep)
+        patch.setattr(options.ArgumentParser, "parse_known_args", keep)
+        runpy.run_path(os.path.join(ROOT, script), run_name="__main__")
+    return parsers[0]
+
+
+def actions_of(parser):
+    for action in parser._actions:
+        if action.dest == "command":
+            for command in action.choices.values():
+                yield from ((command, one) for one in command._actions)
+        yield parser, action
+
+
+FILES = [path for part in ("", "benchmarks/", "networks/") for path in glob.glob(f"{ROOT}/{part}*.py")]
+SCRIPTS = [os.path.relpath(path, ROOT) for path in FILES if '\nif __name__ == "__main__"' in open(path).read()]
+# The other options without a type.
+NO_PATHS = {"desc", "name", "workers", "worker", "valid_subjects", "base_url"}
+NO_PATHS |= {"names", "noises", "length", "tags", "labels", "only"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_help_and_expands_the_home_folder(script, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    parser = parser_of(script)
+    assert parser.format_help().startswith("usage: ")
+    for of, action in actions_of(parser):
+        if action.type is None and action.choices is None and action.nargs != 0 and action.dest not in NO_PATHS:
+            assert of._get_value(action, "~/x") == "/home/someone/x", action.option_strings
 
 
 @pytest.mark.parametrize(
     "words,message",
     [
+        (["train", "--noise2noise=maybe"], "config.py train: error: argument --noise2noise: 'maybe' is neither true"),
+        (["train", "--iterations", "0"], "argument --iterations: '0' is not a whole number from 1"),
+        (["train", "--loss", "l3"], "argument --loss: invalid choice: 'l3'"),
+        (["train", "--noise", "gausian"], "did you mean 'gaussian'?"),
+        (["train", "--desc", "a/b"], "argument --desc: 'a/b' is part of a folder's name and cannot hold '/'"),
+        (["compare", "--image", "a", "--out", "b", "salt=c.pickle"], "'salt=c.pickle' is not NOISE=FILE"),
+        (["preview", "--image", "a.png", "--noise", "none"], "argument --noise: invalid choice: 'none'"),
+        (["trian"], "config.py train: error: there is no command 'trian'; did you mean 'train'?"),
+        (["exprt", "--out", "a"], "config.py export: error: there is no command 'exprt'; did you mean 'export'?"),
         (
-            ["config.py"],
-            "error: datasets/imagenet_val_raw.tfrecords: no such file or folder; dataset_tool_tf.py makes it",
+            ["infer-image", "--imge=a.png"],
+            "config.py infer-image: error: there is no option --imge; did you mean --image?",
         ),
-        (["config.py", "train", "--crop-size", "100"], "error: --crop-size 100 is not a multiple of 32"),
-        (
-            ["config.py", "train", "--noise=none", "--noise2noise=false"],
-            "error: --noise2noise=false takes clean targets",
-        ),
-        (
-            ["config.py", "train", "--noise=none"],
-            "error: --noise none: datasets/kodak has clean images; name a folder of ",
-        ),
-        (["config.py", "train", "--reference-dir=a"], "error: --reference-dir goes with --noise none only"),
-        (
-            ["config.py", "validate", "--noise=none", "--dataset-dir=a", "--network-snapshot=b"],
-            "error: --noise none: name images to compare with by --reference-dir",
-        ),
-        (
-            ["config.py", "validate", "--network-snapshot", sys.executable],
-            "error: datasets/kodak: no such file or folder",
-        ),
-        (["config_mri.py"], "error: datasets/ixi_train.pkl: no such file or folder; dataset_tool_mri.py makes it"),
+        (["--nosie", "text"], "config.py train: error: there is no option --nosie; did you mean --noise?"),
+        (["infer-image"], "error: the following arguments are required: --image, --out"),
     ],
 )
-def test_missing_files_are_named_before_anything_is_made(command, words, message, tmp_path):
-    done = command(*words)
-    assert done.returncode == 1 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "results").exists()
+def test_usage_errors(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["config.py"])
+    with pytest.raises(SystemExit) as end:
+        config.main(words)
+    assert end.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "module,words,message",
+    [
+        (config, [], "datasets/imagenet_val_raw.tfrecords: no such file or folder; dataset_tool_tf.py makes it"),
+        (config, ["train", "--crop-size", "100"], "--crop-size 100 is not a multiple of 32"),
+        (config, ["train", "--noise=none", "--noise2noise=false"], "--noise2noise=false takes clean targets"),
+        (config, ["train", "--noise=none"], "--noise none: datasets/kodak has clean images; name a folder of "),
+        (config, ["train", "--reference-dir=a"], "--reference-dir goes with --noise none only"),
+        (config, ["train", "--long-train", "--preset=quick"], "--long-train and --preset quick both say how long"),
+        (
+            *(config, ["validate", "--noise=none", "--dataset-dir=a", "--network-snapshot=b"]),
+            "--noise none: name images to compare with by --reference-dir",
+        ),
+        (
+            *(config, ["validate", "--dataset-dir", "kodac"]),
+            "kodac: no such file or folder; a folder of clean images is needed, or the name of a set: kodak, bsd300, ",
+        ),
+        (config_mri, [], "datasets/ixi_train.pkl: no such file or folder; dataset_tool_mri.py makes it"),
+    ],
+)
+def test_missing_files_are_named_before_anything_is_made(monkeypatch, tmp_path, module, words, message):
+    monkeypatch.chdir(tmp_path)
+    for dry_run in ([], ["--dry-run"]):
+        with pytest.raises(dnnlib.UserError) as error:
+            module.main([*words, *dry_run])
+        assert str(error.value).startswith(message)
+    assert not os.listdir(tmp_path)
+
+
+def test_what_a_run_refuses_leaves_no_directory_and_is_found_by_a_dry_run(
+    monkeypatch, capsys, tmp_path, photos, training_file, shots_file, snapshot
+):
+    monkeypatch.chdir(tmp_path)
+    picture = str(photos / "photo0.png")
+    train = ["train", "--train-tfrecords", training_file, "--validation-dir", str(photos), "--crop-size", "32"]
+    mistakes = {
+        "photo0.png: is a PNG picture, not a network snapshot": [*train, "--load-network", picture],
+        "shots.tfrecords: holds noisy shots of scenes": [*train, "--train-tfrecords", shots_file],
+        "--slurm gpus_per_node: has to be a whole number": [*train, "--submit=slurm", "--slurm", "gpus_per_node=x"],
+    }
+    for message, words in mistakes.items():
+        with pytest.raises((dnnlib.UserError, SystemExit)) as end:
+            config.main(words)
+        assert message in (capsys.readouterr().err if isinstance(end.value, SystemExit) else str(end.value))
+    mistakes = {
+        "photo0.png: is a PNG picture": ["validate", "--dataset-dir", str(photos), "--network-snapshot", picture],
+        "photo0.png: not a TFRecords file": [*train, "--train-tfrecords", picture],
+        "no image there": [*train, "--validation-dir", str(tmp_path)],
+    }
+    for message, words in mistakes.items():
+        with pytest.raises(dnnlib.UserError, match=message):
+            config.main([*words, "--dry-run"])
+        assert "validation_sigma = 25.0" in capsys.readouterr().out
+    config.main([*train, "--load-network", snapshot, "--dry-run"])
+    assert not glob.glob("results/*")

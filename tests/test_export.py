@@ -154,6 +154,7 @@ def test_a_full_disk_leaves_nothing(snapshot, tmp_path, monkeypatch, out):
 def test_dry_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for main in (config.main, config_mri.main):
-        main(["export", "--network-snapshot", "a.pickle", "--out", "model", "--dry-run"])
+        with pytest.raises(dnnlib.UserError, match=r"^a\.pickle: no such file or folder$"):
+            main(["export", "--network-snapshot", "a.pickle", "--out", "model", "--dry-run"])
         assert capsys.readouterr().out == "network_snapshot = 'a.pickle'\nout = 'model'\n"
     assert os.listdir() == []

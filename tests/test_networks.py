@@ -14,8 +14,6 @@ from conftest import ROOT
 from PIL import Image
 from test_train_mri import write_set
 
-import config
-
 
 @pytest.fixture
 def checkout(tmp_path, photos, training_file):
@@ -70,7 +68,7 @@ def test_networks_are_made_described_and_found(checkout, photos, training_file):
     assert re.search(f"results/networks/.*-{name}-1gpu-L-n2n/", starts[-1]) and (checkout / starts[-1]).exists()
     assert (checkout / "networks" / "gaussian-n2n.png").exists()
 
-    out = run(checkout, "config.py", "validate", "--dataset-dir", config.VALIDATION_SETS.kodak)
+    out = run(checkout, "config.py", "validate", "--dataset-dir", "kodak")
     assert out.startswith("Network: networks/gaussian-n2n.pickle") and f"Average PSNR: {restored[1]}\n" in out
     assert run(checkout, "networks/make.py", "gaussian-n2n") == "networks/gaussian-n2n.pickle is there already.\n"
 

@@ -1,8 +1,10 @@
 """Runs that are interrupted and go on: their ends must be those of runs that never were."""
 
+import glob
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train_mri import write_set
 
+import config
+import dnnlib
+import images
+import rgb_files
+import tfrecords
 from dnnlib import safe_pickle, submission, tflib
 
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -107,23 +114,50 @@ def test_a_signal_stops_a_run_at_a_checkpoint(tmp_path, options):
     finish(train(tmp_path, *words, "--iterations", stopped + 3), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "given,message",
-    [
-        (["--seed", 3], "--seed 3: the run to be resumed has 1000; leave it out"),
-        (["--noise=poisson"], "--noise poisson: the run to be resumed has 'gaussian'; leave it out"),
-        (["--desc", "x"], "--desc x: the run to be resumed was started without it; leave it out"),
-        (["--seed", 1000], "has no checkpoint to resume from; start the run anew"),
-    ],
-)
-def test_settings_come_from_the_run(tmp_path, options, given, message):
-    process, run_dir = train(tmp_path, *options), tmp_path / "results" / "00000-autoencoder-1gpu-L-n2n"
-    wait_for(lambda: os.path.exists(run_dir / "submit_config.txt"), process)
-    process.kill()
-    process.wait()
-    process = train(tmp_path, "--resume", run_dir, *given)
-    assert process.wait(timeout=60) == 1
-    assert message in (tmp_path / "out").read_text().splitlines()[-1]
+def test_what_resuming_refuses_and_what_may_have_moved(tmp_path, monkeypatch, capsys, photos):
+    def write(name, brighter):
+        pixels = [rgb_files.read_rgb(path).copy() for path in images.list_images(photos)]
+        pixels[-1][0, 0, 0] += brighter
+        tfrecords.write_images(name, pixels)
+
+    def refused(*words):
+        before = {path: os.stat(path).st_mtime_ns for path in glob.glob(f"{run_dir}/**", recursive=True)}
+        with pytest.raises(dnnlib.UserError) as error:
+            config.main(["train", "--resume", run_dir, *words])
+        assert before == {path: os.stat(path).st_mtime_ns for path in glob.glob(f"{run_dir}/**", recursive=True)}
+        return str(error.value)
+
+    monkeypatch.chdir(tmp_path)
+    write("train.tfrecords", brighter=0)
+    options = ["--train-tfrecords", "train.tfrecords", "--validation-dir", str(photos), "--iterations", "2"]
+    config.main(["train", "--desc", "x", *options, "--minibatch-size", "1", "--crop-size", "32"])
+    run_dir = "results/00000-autoencoder-x-1gpu-L-n2n"
+    further = f"to train its network further, start a run with --load-network {run_dir}/network_final.pickle"
+    assert refused("--iterations", "9") == f"{run_dir}: is finished; {further}"
+    os.remove(f"{run_dir}/_finished.txt")  # As if it had been killed.
+    assert refused("--seed", "3") == "--seed 3: the run to be resumed has 1000; leave it out"
+    assert refused("--desc", "x") == "--desc x: a run that is resumed keeps its own; leave it out"
+    assert (
+        refused("--load-network", "a") == "--load-network a: the run to be resumed was started without it; leave it out"
+    )
+    for dry_run in ([], ["--dry-run"]):
+        assert refused("--iterations", "1", *dry_run) == "--iterations 1: the run has done 2 already; name more"
+
+    os.rename("train.tfrecords", "moved.tfrecords")
+    missing = "train.tfrecords: no such file or folder; if it was moved, name its new place by --train-tfrecords"
+    assert refused() == missing
+    write("other.tfrecords", brighter=1)
+    with pytest.raises(SystemExit):
+        config.main(["train", "--resume", run_dir, "--train-tfrecords", "other.tfrecords", "--iterations", "3"])
+    assert "other.tfrecords: not the data that the run to be resumed was trained on" in capsys.readouterr().err
+    assert refused() == missing
+    moved = ["--train-tfrecords", "moved.tfrecords", "--iterations", "3", "--num-gpus", "2"]
+    config.main(["train", "--resume", run_dir, *moved])
+    settings = submission.load_submit_config(run_dir)
+    assert settings.run_func_kwargs.train_tfrecords == "moved.tfrecords" and settings.num_gpus == 2
+    shutil.rmtree(f"{run_dir}/checkpoints")
+    os.remove(f"{run_dir}/_finished.txt")
+    assert refused() == f"{run_dir}: has no checkpoint to resume from; start the run anew"
 
 
 def test_mri_runs_resume_within_an_epoch(tmp_path):
@@ -136,7 +170,11 @@ def test_mri_runs_resume_within_an_epoch(tmp_path):
     wait_for(lambda: 2 in submission.resume.checkpoint_steps(str(run_dir)), process)
     process.kill()
     process.wait()
-    finish(train(tmp_path, "--resume", run_dir, script="config_mri.py"), tmp_path)
+    (tmp_path / "moved").mkdir()
+    for name in ("ixi_train.pkl", "ixi_valid.pkl"):
+        os.rename(tmp_path / name, tmp_path / "moved" / name)
+    options[1] = "moved"
+    finish(train(tmp_path, "--resume", run_dir, *options[:2], script="config_mri.py"), tmp_path)
     finish(train(tmp_path, *options, script="config_mri.py"), tmp_path)
     a, b = (safe_pickle.load(str(tmp_path / "results" / f"0000{i}-{name}" / "network-final.pkl")) for i in (0, 1))
     for variable, value in a.items():

@@ -3,9 +3,9 @@
 With --go-on it is that run itself, started or resumed in its directory: for engines that start a job again.
 """
 
-import argparse
 import os
 
+from ..options import ArgumentParser
 from ..util import UserError, cli_main, printable
 from . import load_submit_config, submit_run
 from .submit import SOURCE_ROOT, go_on
@@ -14,7 +14,7 @@ _OF_THE_FIRST_RUN = ("run_dir", "run_name", "run_id", "host_name", "user_name", 
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m dnnlib.submission", description=__doc__)
+    parser = ArgumentParser(prog="python -m dnnlib.submission", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="run directory, or a submit_config.txt")
     parser.add_argument("--go-on", action="store_true", help="start or resume that run itself, in its directory")
     args = parser.parse_args()
