@@ -226,4 +226,4 @@ def test_a_run_that_diverges_ends(train, photos, monkeypatch):
     monkeypatch.setitem(config.TRAIN, "max_bad_updates", 1)
     with pytest.raises(SystemExit):
         train("--validation-dir", photos, "--learning-rate", 1e30, "--iterations", 20, "--eval-interval", 20)
-    assert "2 updates in a row were not finite" in open("results/00000-autoencoder-n2n/log.txt").read()
+    assert "2 updates in a row were not finite" in open("results/00000-autoencoder-1gpu-L-n2n/log.txt").read()
