@@ -380,25 +380,26 @@ def _infer_image(args):
     if black >= white:
         raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
     needs = [settings.network_snapshot, *(path for path in args.image if not glob.has_magic(path))]
-    call(args, "inference.infer_images", settings, dict.fromkeys(needs, ""))
+    call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 
 
 def _export(args):
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "validation.export", settings, {args.network_snapshot: ""})
+    call(args, "inference.export.export", settings, {args.network_snapshot: ""})
 
 
 def _preview(args):
     given = {name: args[name] for name in ("noise", "image", "out", "seed")}
     settings = EasyDict(PREVIEW | given, noise_settings=NOISE[args.noise])
-    call(args, "preview.preview", settings, {args.image: ""})
+    call(args, "inference.preview.preview", settings, {args.image: ""})
 
 
 def _compare(args):
     given = {name: args[name] for name in ("image", "out", "num_gpus", "seed")}
     given |= {"precision": args.given.get("precision", COMPARE.precision)}
     settings = EasyDict(COMPARE | given, networks=[(noise, NOISE[noise], path) for noise, path in args.networks])
-    call(args, "validation.compare", settings, dict.fromkeys([args.image, *(path for _, path in args.networks)], ""))
+    files = [args.image, *(path for _, path in args.networks)]
+    call(args, "inference.compare.compare", settings, dict.fromkeys(files, ""))
 
 
 def _validation_needs(settings, option, folder):

@@ -54,7 +54,7 @@ TRAIN = EasyDict(
     optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
     adam=EasyDict(beta2=0.99, epsilon=1e-8),
     corrupt_targets=True,  # Targets: True, other undersamplings of the same slice; False, the clean slices.
-    loss="image",  # Squared error, published; or "measured": where the target was measured (network.measured_error).
+    loss="image",  # Squared error, published; or "measured": where the target was measured (mri/losses.py).
     augment_translation=64,  # Pixels, at most, in both axes, cyclically.
     max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
     checkpoint_minutes=5,  # Minutes between checkpoints, which are made after every epoch besides.
@@ -167,12 +167,12 @@ def _validate(args):
     settings = EasyDict(network_snapshot=snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
     settings.update(_common_settings(args))
     needs = {snapshot: ""} | _needs(args, args.valid_set)
-    submit(args, DESC, "-validate", "validation_mri.validate", settings, needs)
+    submit(args, DESC, "-validate", "mri.validation.validate", settings, needs)
 
 
 def _export(args):
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "validation_mri.export", settings, {args.network_snapshot: ""})
+    call(args, "mri.validation.export", settings, {args.network_snapshot: ""})
 
 
 def _common_settings(args):

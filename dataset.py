@@ -14,8 +14,9 @@ from PIL import Image
 
 import dnnlib
 from dnnlib import tflib
+from dnnlib.sharding import shard_numbers
 from dnnlib.tflib import tf
-from tfrecords import ImageRecords
+from records.tfrecords import ImageRecords
 
 # What a generator is for. It comes first because NumPy seeds (a, b) and (a, b, 0) alike.
 _ORDER, _ELEMENT = 1, 2
@@ -131,6 +132,6 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part
             target, weight = clean, tf.ones([1, 1, 1])
         return (noisy, target, weight) if data.shots == 2 else (noisy, target, weight, clean)
 
-    numbers = tflib.element_numbers(minibatch_size, start, stop, part)
+    numbers = shard_numbers(minibatch_size, start, stop, part)
     elements = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return elements.batch(minibatch_size // part[1], drop_remainder=True).prefetch(2)

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import dnnlib
-import images
-import kspace
 from dnnlib import safe_pickle
 from dnnlib.options import ArgumentParser
 from dnnlib.util import atomic_path, check_output, make_parents, progress
-from volumes import PLANES, UnusableVolumeError, find_volumes, read_volume
+from imaging import images
+from mri import kspace
+from mri.volumes import PLANES, UnusableVolumeError, find_volumes, read_volume
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
@@ -114,7 +114,7 @@ def centred(picture):
 def genpkl(png_dir, pkl_dir, valid_subjects):
     """Writes ixi_train.pkl and ixi_valid.pkl to `pkl_dir`, each the pickled tuple (images, spectra).
 
-    images: uint8 [n, 256, 256]; spectra: complex64 [n, 255, 255], see `kspace.spectrum_of`.
+    images: uint8 [n, 256, 256]; spectra: complex64 [n, 255, 255], see `kspace.fft2c`.
     """
     subjects = find_subjects(png_dir)
     train, valid = split(subjects, valid_subjects)
@@ -216,7 +216,7 @@ def load_slices(paths, title):
             except dnnlib.UserError as error:
                 bar.write(f"skipped: {error}", file=sys.stderr)
             else:
-                spectra[count] = kspace.spectrum_of(images.to_float(pixels[count, :-1, :-1]))
+                spectra[count] = kspace.fft2c(images.to_float(pixels[count, :-1, :-1]))
                 count += 1
     if count == 0:
         raise dnnlib.UserError(f"{title}: none of its {len(paths)} slices can be used; nothing was written")

@@ -25,13 +25,10 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-import dead_leaves
 import dnnlib
-import images
-import rgb_files
-import shots
-import tfrecords
 from dnnlib.options import ArgumentParser, positive_int, seed
+from imaging import images, rgb_files
+from records import dead_leaves, shots, tfrecords
 
 _SHUFFLE_SEED = 0x1234F00D
 _MAX_PIXELS = 32 << 20  # In flight, some 16 bytes each while an image is decoded; a larger image travels alone.

@@ -16,11 +16,9 @@ import skimage
 import config
 import corruption
 import dnnlib
-import images
-import metrics
-import rgb_files
 from dnnlib.options import ArgumentParser
 from dnnlib.util import run_script
+from imaging import images, metrics, rgb_files, sheets
 
 TRAINING_FILE = "datasets/demo.tfrecords"
 PHOTO_DIR = "datasets/demo"  # The clean photographs: training validates on them, and is never shown them otherwise.
@@ -72,7 +70,7 @@ def compose(rows):
         return kind if kind == "clean" else f"{kind}  {metrics.psnr(pixels, clean, peak=255):.2f} dB"
 
     kinds = ("noisy", "denoised", "clean")
-    return images.labelled_sheet([[(label(k, x, row[2]), x) for k, x in zip(kinds, row)] for row in rows])
+    return sheets.labelled_sheet([[(label(k, x, row[2]), x) for k, x in zip(kinds, row)] for row in rows])
 
 
 def _write_photos():

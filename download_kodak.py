@@ -17,8 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 import dnnlib
-import images
 from dnnlib.options import ArgumentParser
+from imaging import images
 
 COUNT = 24
 HOST = "r0k.us/graphics/kodak/kodak/"

@@ -7,10 +7,11 @@ import numpy as np
 import corruption
 import dataset
 import dnnlib
-import images
 from dnnlib import tflib
-from dnnlib.submission import newest_checkpoint, split_minibatch
+from dnnlib.sharding import split_minibatch
+from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
+from imaging import images
 from network import create_autoencoder, load_values
 from validation import ValidationSet
 

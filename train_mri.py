@@ -5,13 +5,15 @@ import time
 
 import numpy as np
 
-import dataset_mri
 import dnnlib
-import images
 from dnnlib import tflib
-from dnnlib.submission import newest_checkpoint, split_minibatch
+from dnnlib.sharding import split_minibatch
+from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
-from validation_mri import Model, save_examples
+from imaging import images
+from mri import dataset_mri
+from mri.model import Model
+from mri.validation import save_examples
 
 
 def ramps(epoch, num_epochs, rampup_epochs, rampdown_epochs):

@@ -7,14 +7,12 @@ import numpy as np
 
 import corruption
 import dnnlib
-import images
-import metrics
-import rgb_files
-import shots
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from imaging import images, metrics, rgb_files, sheets
+from inference.tiling import denoise
 from network import load_autoencoder
-from tiling import denoise
+from records import shots
 
 
 class ValidationSet:
@@ -109,7 +107,7 @@ class Result:
     def side_by_side(self, size=256):
         """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
         pictures = [x for x in (self.noisy, self.denoised, self.clean) if x is not None]
-        return np.concatenate([images.centre(x, size) for x in pictures], axis=2)
+        return np.concatenate([sheets.centre(x, size) for x in pictures], axis=2)
 
 
 def validate(
@@ -147,44 +145,6 @@ def validate(
                 writer.writerows(_rounded(row) for row in rows)
         print(f"Average PSNR: {rows[-1]['psnr_denoised']:.2f}")
         return rows[-1]["psnr_denoised"]
-
-
-def export(network_snapshot, out):
-    """Writes a network in the form that `out` names: see `tflib.export`.
-
-    A SavedModel takes `image` [N, 3, H, W] of any size and gives `denoised`, the same; it computes in float32.
-    """
-    tflib.check_export(out)
-    with tf.Graph().as_default(), tflib.create_session():
-        tflib.export(load_autoencoder(network_snapshot, portable=True), out, input_name="image", output_name="denoised")
-    print(f"Exported {network_snapshot} to {out}.")
-
-
-def compare(image, out, networks, size, seed, num_gpus, precision):
-    """Writes a picture with a row for each network: the centre of an image corrupted, restored and clean.
-
-    networks: (noise, its settings, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
-    """
-    images.check_writable(out)
-    tflib.pick_devices(num_gpus)
-    dtype = tflib.pick_dtype(precision)
-    original, rows = images.to_float(images.centre(rgb_files.read_rgb(image), size)), []
-    for name, settings, snapshot in networks:
-        noise = corruption.create(name, **settings)
-        x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))
-        with tf.Graph().as_default(), tflib.create_session():
-            y = denoise(load_autoencoder(snapshot, dtype), x)
-        rows.append(compared(name, *(images.to_uint8(z) for z in (x, y, noise.reference(original)))))
-    dnnlib.util.make_parents(out)
-    images.save(out, images.labelled_sheet(rows, font_size=13))
-    print(f"Wrote {out}.")
-
-
-def compared(label, corrupted, restored, clean):
-    """A row for `images.labelled_sheet`, of uint8 [3, H, W]: corrupted and restored with PSNR in dB, and clean."""
-    row = [(label, corrupted), ("restored", restored)]
-    row = [(f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for text, pixels in row]
-    return [*row, ("clean", clean)]
 
 
 def _mean_row(rows):

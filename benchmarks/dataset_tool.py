@@ -17,12 +17,11 @@ import numpy as np
 from PIL import Image
 
 import dataset_tool_tf
-import dead_leaves
 import dnnlib
-import images
-import tfrecords
 from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
+from imaging import images
+from records import dead_leaves, tfrecords
 
 COUNT, SIZE = 100, 512  # Of JPEGs of dead leaves, made where no photographs are given.
 

@@ -23,16 +23,15 @@ import config
 import config_mri
 import corruption
 import dataset
-import dataset_mri
 import dnnlib
-import kspace
 import network
-import tfrecords
 from benchmarks import plain_layers
 from dnnlib import tflib
 from dnnlib.options import ArgumentParser
 from dnnlib.tflib import layers, tf
-from validation_mri import Model
+from mri import dataset_mri, kspace
+from mri.model import Model
+from records import tfrecords
 
 RGB, MRI = (config.TRAIN.minibatch_size, 3, 256, 256), (config_mri.TRAIN.minibatch_size, 255, 255)
 PHOTO = (1, 3, 512, 768)  # An image of the Kodak set.
@@ -145,7 +144,7 @@ def photo_batches(path, noise):
 def slice_batches():
     """Minibatches of the program's MRI case, from slices of noise."""
     slices = np.random.default_rng(0).integers(256, size=[64, 256, 256], dtype=np.uint8)
-    spectra = [kspace.spectrum_of(x[:255, :255] / np.float32(255) - np.float32(0.5)) for x in slices]
+    spectra = [kspace.fft2c(x[:255, :255] / np.float32(255) - np.float32(0.5)) for x in slices]
     data = dataset_mri.MriData(slices, np.array(spectra, np.complex64))
     settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
     return dataset_mri.minibatches(data, settings, 0, MRI[0], 0, 10**6)

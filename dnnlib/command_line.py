@@ -13,6 +13,7 @@ from .options import (
     positive_int,
     positive_number,
 )
+from .sharding import split_minibatch
 from .submission import (
     SOURCE_ROOT,
     SubmitConfig,
@@ -24,7 +25,7 @@ from .submission import (
     submit_run,
 )
 from .submission.submit import check_not_finished
-from .submission.workers import Workers, split_minibatch
+from .submission.workers import Workers
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
 

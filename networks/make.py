@@ -152,7 +152,7 @@ def make(name, recipe, length=None):
         trained[rival] = _train([*recipe.train, recipe.clean_targets], recipe, length, {name: rival})
     curves = [",".join(run.run_dir for run in runs) for runs in trained.values()]
     run_script(
-        *("benchmarks/plot_runs.py", *curves, "--tags", *recipe.curves),
+        *("networks/plot_runs.py", *curves, "--tags", *recipe.curves),
         *("--labels", *trained, "--out", f"networks/{name}.png"),
     )
     measured = []

@@ -15,10 +15,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from plot_runs import read_scalars
 from runs import find_run, train_or_resume
 
 import dnnlib
-from benchmarks.plot_runs import read_scalars
 from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT
 from dnnlib.util import run_script

@@ -11,17 +11,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import config
 import config_mri
 import corruption
-import dataset_mri
 import dnnlib
-import images
 import network
-import rgb_files
-import tiling
 from dnnlib import tflib
 from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
-from validation import compared
-from validation_mri import Model
+from imaging import images, rgb_files, sheets
+from inference import tiling
+from inference.compare import compared
+from mri import dataset_mri
+from mri.model import Model
 
 OUT = "docs/images/networks.png"
 SIZE = 192  # Side of a part, in pixels.
@@ -34,7 +33,7 @@ def main():
     ArgumentParser(description=__doc__).parse_args()
     os.chdir(dnnlib.submission.SOURCE_ROOT)
     rows = [photograph(noise, *part) for noise, part in PARTS.items()]
-    images.save(OUT, images.labelled_sheet([*rows, mri_slice()], font_size=13))
+    images.save(OUT, sheets.labelled_sheet([*rows, mri_slice()], font_size=13))
     print(f"Wrote {OUT}.")
 
 
@@ -60,7 +59,7 @@ def mri_slice():
         model.load(config_mri.NETWORK)
         (result,) = model.run([element])
     gray = (images.to_uint8(image)[None].repeat(3, axis=0) for image in (result.input, result.restored, result.target))
-    return compared("MRI", *(images.centre(pixels, SIZE) for pixels in gray))
+    return compared("MRI", *(sheets.centre(pixels, SIZE) for pixels in gray))
 
 
 if __name__ == "__main__":

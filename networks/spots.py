@@ -16,14 +16,12 @@ from scipy import ndimage
 import config
 import corruption
 import dnnlib
-import images
-import metrics
 import network
-import rgb_files
-import tiling
 from dnnlib import tflib
 from dnnlib.options import ArgumentParser
 from dnnlib.tflib import tf
+from imaging import images, metrics, rgb_files
+from inference import tiling
 
 SIGMAS = (5, 25, 50)  # Standard deviation on the scale of 0..255.
 BLURS = (0, 0.5, 0.7, 1)  # Standard deviation in pixels of the Gaussian kernel that blurs the noise.

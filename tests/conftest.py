@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+GOLDEN_DIR = os.path.join(ROOT, "tests", "golden")
 
 
 @pytest.fixture
@@ -36,9 +37,8 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def training_file(photos, tmp_path_factory):
     """The same images as a TFRecords file."""
-    import images
-    import rgb_files
-    import tfrecords
+    from imaging import images, rgb_files
+    from records import tfrecords
 
     path = str(tmp_path_factory.mktemp("records") / "train.tfrecords")
     tfrecords.write_images(path, (rgb_files.read_rgb(p) for p in images.list_images(photos)))
@@ -62,9 +62,8 @@ def noisy_shots(photos, tmp_path_factory):
 @pytest.fixture(scope="session")
 def shots_file(noisy_shots, tmp_path_factory):
     """The noisy shots as a TFRecords file: three of each scene."""
-    import images
-    import rgb_files
-    import tfrecords
+    from imaging import images, rgb_files
+    from records import tfrecords
 
     path = str(tmp_path_factory.mktemp("records") / "shots.tfrecords")
     scenes = enumerate(zip(*(images.list_images(noisy_shots / kind) for kind in "abc")))
@@ -130,3 +129,13 @@ def textured_image(height, width, seed):
     """float [3, height, width] of grains of about ten pixels: something whose shifts can be seen."""
     grains = np.random.default_rng(seed).normal(128, 500, [3, height, width])
     return ndimage.gaussian_filter(grains, (0, 4, 4))
+
+
+def write_set(path, count, seed):
+    """Write an MRI data set of smooth slices as dataset_tool_mri.py does."""
+    from dnnlib import safe_pickle
+    from mri import kspace
+
+    slices = np.stack([smooth_image(256, 256, seed + k)[0] for k in range(count)])
+    spectra = kspace.fft2c(slices[:, :255, :255] / np.float32(255) - np.float32(0.5))
+    safe_pickle.dump(path, (slices, spectra))

@@ -16,16 +16,14 @@ import safetensors.numpy
 import tifffile
 from PIL import Image
 
-import dataset_mri
 import dataset_tool_mri
 import dnnlib
-import images
-import kspace
-import rgb_files
-import tfrecords
 from dnnlib import submission, tflib
 from dnnlib.submission import submit
-from image_files import open_source
+from imaging import images, rgb_files
+from imaging.image_files import open_source
+from mri import dataset_mri, kspace
+from records import tfrecords
 
 
 class Hostile:
@@ -69,7 +67,7 @@ def safetensors_snapshots(folder):
 
 def mri_pickles(folder):
     pixels = np.random.default_rng(0).integers(0, 256, [1, 256, 256], dtype=np.uint8)
-    spectra = kspace.spectrum_of(images.to_float(pixels[0, :-1, :-1]))[None].astype(np.complex64)
+    spectra = kspace.fft2c(images.to_float(pixels[0, :-1, :-1]))[None].astype(np.complex64)
     small = [pickle.dumps((pixels[:, :3, :3], spectra[:, :3, :3]), protocol) for protocol in (2, 4, 5)]
     return [pickle.dumps((pixels, spectra), 4), *small]
 

@@ -5,13 +5,12 @@ import pytest
 
 import corruption
 import dnnlib
-import images
-import rgb_files
-import tfrecords
 from config import NOISE
 from dataset import TrainingData, minibatches, turn
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from imaging import images, rgb_files
+from records import tfrecords
 
 GAUSSIAN = corruption.create("gaussian", **NOISE.gaussian)
 

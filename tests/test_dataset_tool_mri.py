@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dataset_mri
 import dataset_tool_mri
 import dnnlib
-import kspace
-import volumes
+from mri import dataset_mri, kspace, volumes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -262,7 +260,7 @@ def test_pickles_hold_the_slices_and_their_spectra(tmp_path):
     np.testing.assert_array_equal(train.images[3], read(tmp_path / "p1_025.png"))
     np.testing.assert_array_equal(valid.images[2], read(tmp_path / "p6_1000.png"))
     for data in (train, valid):
-        np.testing.assert_array_equal(data.spectra[1], kspace.spectrum_of(data.image(1)))
+        np.testing.assert_array_equal(data.spectra[1], kspace.fft2c(data.image(1)))
 
 
 @pytest.mark.parametrize(

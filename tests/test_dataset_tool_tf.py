@@ -10,9 +10,8 @@ from conftest import textured_image
 from PIL import Image
 
 import dataset_tool_tf
-import dead_leaves
-import rgb_files
-import tfrecords
+from imaging import rgb_files
+from records import dead_leaves, tfrecords
 
 RGB = np.random.default_rng(0).integers(0, 256, [30, 40, 3], dtype=np.uint8)
 

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-from test_resume import RUN_DIR, finish, points, train, wait_for
-from test_train_mri import write_set
+from conftest import write_set
+from runs import RUN_DIR, finish, points, train, wait_for
 
 import config
 import corruption

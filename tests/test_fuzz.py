@@ -22,8 +22,8 @@ from kinds_of_files import HOSTILE, KINDS
 from PIL import Image
 
 import dnnlib
-import images
-import volumes
+from imaging import images
+from mri import volumes
 
 EXAMPLES = int(os.environ.get("FUZZ", 150))
 SECONDS = 10  # An example may take, on a slow and busy machine. Most take milliseconds.

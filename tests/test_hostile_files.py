@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import write_set
 from PIL import Image
-from test_train_mri import write_set
 
 import config
 import config_mri

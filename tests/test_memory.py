@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-import tfrecords
+from records import tfrecords
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measured through Linux's /proc")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -1,19 +1,21 @@
 """The network against numbers that the published system computed (tests/golden/README.md)."""
 
 import concurrent.futures
+import os
 
 import numpy as np
 import pytest
+from conftest import GOLDEN_DIR
 from scipy import ndimage
 
-import dataset_mri
 import dnnlib
-import kspace
 import network
-import tiling
 from dnnlib import tflib
 from dnnlib.tflib import tf
-from validation_mri import Model
+from inference import tiling
+from mri import dataset_mri, kspace
+from mri.losses import fft2, measured_error
+from mri.model import Model
 
 LAYERS = [f"enc_conv{i}" for i in range(7)]
 LAYERS += [f"dec_conv{i}{b}" for i in (5, 4, 3, 2) for b in ("", "b")] + ["dec_conv1a", "dec_conv1b", "dec_conv1"]
@@ -36,7 +38,7 @@ def set_golden_weights(net, seed, weight, bias):
 
 
 def golden(name):
-    return np.load(f"tests/golden/{name}.npz")
+    return np.load(os.path.join(GOLDEN_DIR, f"{name}.npz"))
 
 
 def check_variables(arrays, names, norms, heads):
@@ -74,7 +76,7 @@ def test_mri_output_and_three_adam_steps(graph):
     z = golden("mri_network")
     model = Model("fspec")
     mask, variables = z["mask"].astype(bool), model.network.vars
-    known = kspace.spectrum_of(z["image"]) * mask
+    known = kspace.fft2c(z["image"]) * mask
     element = dataset_mri.Element(z["input"], z["target"], mask, known, np.ones_like(z["target"]))
     rate, beta1 = tf.placeholder(tf.float32, []), tf.placeholder_with_default(z["step_beta1"][0], [])
     optimizer = tflib.Optimizer(rate, beta1=beta1, beta2=0.99, epsilon=1e-8)
@@ -189,11 +191,11 @@ def test_error_where_the_target_was_measured(graph):
     undersampling = dataset_mri.Undersampling(0.1, size=31)
     clean, output = (ndimage.gaussian_filter(rng.normal(size=[31, 31]), 2).astype(np.float32) for _ in range(2))
     output = clean + 0.1 * output
-    spectrum = kspace.spectrum_of(clean)
+    spectrum = kspace.fft2c(clean)
     targets, masks = zip(*(undersampling(spectrum, rng) for _ in range(2000)))
     weights = np.stack(masks) / undersampling.probability
     y, t, w = (tf.placeholder(tf.float32, [None, 31, 31]) for _ in range(3))
-    error = network.measured_error(network.spectrum_of(y), t, w)
+    error = measured_error(fft2(y), t, w)
     session = tf.get_default_session()
 
     squared = np.mean(np.square(output - clean))

@@ -10,9 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_set
 from PIL import Image
-from test_train_mri import write_set
 
 
 @pytest.fixture
@@ -22,8 +21,9 @@ def checkout(tmp_path, photos, training_file):
     folder.mkdir()
     for path in glob.glob(os.path.join(ROOT, "*.py")):
         shutil.copy(path, folder)
-    for name in ("dnnlib", "benchmarks"):
-        shutil.copytree(os.path.join(ROOT, name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in glob.glob(os.path.join(ROOT, "*", "__init__.py")):
+        package = os.path.dirname(path)
+        shutil.copytree(package, folder / os.path.basename(package), ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "networks").mkdir()
     for path in glob.glob(os.path.join(ROOT, "networks", "*.py")):
         shutil.copy(path, folder / "networks")

@@ -7,10 +7,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import config
 import corruption
-import images
-import rgb_files
 from dnnlib import EasyDict, tflib
 from dnnlib.tflib import tf
+from imaging import images, rgb_files
 from validation import ValidationSet
 
 # Every setting of the computation differs from its default. The network is best at the second of three evaluations.

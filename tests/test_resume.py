@@ -6,42 +6,21 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train_mri import write_set
+from conftest import write_set
+from runs import RUN_DIR, finish, points, train, wait_for
 
 import config
 import dnnlib
-import images
-import rgb_files
-import tfrecords
 from dnnlib import safe_pickle, submission, tflib
+from imaging import images, rgb_files
+from records import tfrecords
 
 KILLS = int(os.environ.get("KILLS", "2"))
 ITERATIONS = 40 + 20 * KILLS
-RUN_DIR = "results/00000-autoencoder-1gpu-L-n2n"
-
-
-def train(folder, *options, script="config.py", **kwargs):
-    """Starts a training in `folder`, its output in the file `out` there."""
-    words = [sys.executable, os.path.abspath(script), "train", *map(str, options)]
-    with open(folder / "out", "a") as out:
-        return subprocess.Popen(words, cwd=folder, stdout=out, stderr=subprocess.STDOUT, **kwargs)
-
-
-def finish(process, folder):
-    assert process.wait(timeout=300) == 0, (folder / "out").read_text()
-
-
-def wait_for(condition, process):
-    while not condition() and process.poll() is None:
-        time.sleep(0.02)
-    assert process.poll() is None, "the run ended by itself"
 
 
 def kill_at_random(folder, process, times_before, rng):
@@ -62,13 +41,6 @@ def kill_at_random(folder, process, times_before, rng):
 def options(photos, training_file):
     words = ["--train-tfrecords", training_file, "--validation-dir", photos, "--iterations", ITERATIONS]
     return [*words, "--eval-interval", 7, "--minibatch-size", 2, "--crop-size", 32, "--checkpoint-minutes", 0.003]
-
-
-def points(run_dir):
-    events = EventAccumulator(str(run_dir))
-    events.Reload()
-    curves = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if not tag.startswith(("Timing", "xCustom"))}
-    return {tag: [(p.step, p.value) for p in curve] for tag, curve in curves.items()}
 
 
 @pytest.mark.parametrize("precision,moving_average,optimizer", [("float32", 0, "adam"), ("bfloat16", 0.9, "muon")])

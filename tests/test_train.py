@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import GOLDEN_DIR
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config
@@ -21,7 +22,7 @@ SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop
 
 
 def test_golden_learning_rates():
-    for iteration, count, part, base, rate in np.load("tests/golden/schedules.npz")["image_lr"]:
+    for iteration, count, part, base, rate in np.load(os.path.join(GOLDEN_DIR, "schedules.npz"))["image_lr"]:
         assert learning_rate_at(iteration, count, part, base) == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 

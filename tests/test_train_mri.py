@@ -7,21 +7,20 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import smooth_image
+from conftest import GOLDEN_DIR, write_set
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config_mri
 import dnnlib
-import kspace
 from dnnlib import safe_pickle, tflib
 from dnnlib.tflib import layers, tf
+from mri.model import Model
 from train_mri import ramps, schedule
-from validation_mri import Model
 
 
 def test_golden_schedule():
-    for epoch, rampup, rampdown, lr, beta1 in np.load("tests/golden/schedules.npz")[
+    for epoch, rampup, rampdown, lr, beta1 in np.load(os.path.join(GOLDEN_DIR, "schedules.npz"))[
         "mri_epoch_rampup_rampdown_lr_beta1"
     ]:
         assert ramps(epoch, 300, 10, 30) == pytest.approx((rampup, rampdown), rel=1e-12)
@@ -51,13 +50,6 @@ def test_a_ramp_has_the_same_shape_at_any_length():
         up, down = ramps(0, 100, length, length)[0], ramps(100, 100, length, length)[1]
         assert (up, down) == pytest.approx((np.exp(-5), np.exp(-7.5)))
     assert ramps(0, 3, 0, 0) == ramps(2, 3, 0, 0) == (1, 1)
-
-
-def write_set(path, count, seed):
-    """A data set of smooth slices, as dataset_tool_mri.py writes it."""
-    slices = np.stack([smooth_image(256, 256, seed + k)[0] for k in range(count)])
-    spectra = kspace.spectrum_of(slices[:, :255, :255] / np.float32(255) - np.float32(0.5))
-    safe_pickle.dump(path, (slices, spectra))
 
 
 @pytest.fixture(scope="module")

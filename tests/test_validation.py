@@ -11,12 +11,11 @@ from PIL import Image
 
 import config
 import corruption
-import metrics
 import network
-import rgb_files
 import validation
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from imaging import metrics, rgb_files
 
 
 def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, tmp_path):

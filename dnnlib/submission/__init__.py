@@ -3,7 +3,6 @@
 from .resume import final_network, newest_checkpoint
 from .run_context import RunContext
 from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, rehearse, resume_run, submit_run
-from .workers import split_minibatch
 
 __all__ = [
     "SOURCE_ROOT",
@@ -15,6 +14,5 @@ __all__ = [
     "newest_checkpoint",
     "rehearse",
     "resume_run",
-    "split_minibatch",
     "submit_run",
 ]

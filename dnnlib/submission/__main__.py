@@ -22,7 +22,8 @@ def main():
     config = load_submit_config(path)
     function, kwargs = config.pop("run_func_name"), config.pop("run_func_kwargs")
     module = function.rpartition(".")[0]
-    if not module.isidentifier() or not os.path.isfile(os.path.join(SOURCE_ROOT, f"{module}.py")):
+    path_of_module = os.path.join(SOURCE_ROOT, *module.split(".")) + ".py"
+    if not all(map(str.isidentifier, module.split("."))) or not os.path.isfile(path_of_module):
         raise UserError(f"{path}: {printable(function)} is not a function of this project")  # As a stranger's may say.
     if args.go_on:
         go_on(path)

@@ -78,24 +78,6 @@ class Workers:
         return f"worker {index} ({self.addresses[index]})"
 
 
-def split_minibatch(minibatch_size, workers, gpus=1, microbatches=1):
-    """Parts, at least `microbatches` of them in all, for each of `gpus` devices of each worker to compute one by one.
-
-    UserError if that does not come out even.
-    """
-    if minibatch_size % workers:
-        raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {workers} workers")
-    if minibatch_size % (workers * gpus):
-        of = f" of each of {workers} workers" if workers > 1 else ""
-        raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {gpus} GPUs{of}")
-    parts = -(-microbatches // (workers * gpus))
-    if minibatch_size % (workers * gpus * parts):
-        raise UserError(
-            f"--minibatch-size {minibatch_size} cannot be split evenly into {workers * gpus * parts} --microbatches"
-        )
-    return parts
-
-
 def configure(addresses=None, task=None, local_workers=None):
     """Makes this process the worker that the options --workers, --task and --local-workers say, through TF_CONFIG.
 

@@ -6,7 +6,7 @@
 from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints, check_data
-from .cluster import Cluster, checksum, element_numbers
+from .cluster import Cluster, checksum
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
 from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
@@ -22,7 +22,6 @@ __all__ = [
     "check_export",
     "checksum",
     "create_session",
-    "element_numbers",
     "export",
     "load_snapshot",
     "pick_devices",

@@ -258,20 +258,6 @@ class Cluster:
             return [json.loads(row.tobytes()) for row in session.run(gathered)]
 
 
-def element_numbers(minibatch_size, start, stop, part):
-    """tf.data.Dataset of the numbers of the elements of minibatches start..stop-1 that are in part w of W = `part`.
-
-    Minibatch i has the elements i * minibatch_size and on, its part w those from i * minibatch_size + w * n on, where
-    n = minibatch_size / W.
-    """
-    if part == (0, 1):
-        return tf.data.Dataset.range(start * minibatch_size, stop * minibatch_size)
-    size = minibatch_size // part[1]
-    first = part[0] * size
-    starts = tf.data.Dataset.range(start * minibatch_size + first, stop * minibatch_size, minibatch_size)
-    return starts.flat_map(lambda n: tf.data.Dataset.range(n, n + size))
-
-
 def checksum(*arrays):
     """Of NumPy arrays, their shapes included: a number for `Cluster.agree`."""
     value = 0

@@ -1,0 +1,1 @@
+"""Networks applied to images of any kind and size."""

@@ -1,0 +1,52 @@
+"""Pictures that show what a network does: corrupted, restored and clean, or noisy, denoised and what was removed."""
+
+import os
+
+import numpy as np
+
+import corruption
+import dnnlib
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from imaging import images, metrics, rgb_files, sheets
+from imaging.pages import Kind, Page, parts
+from inference.tiling import denoise
+from network import load_autoencoder
+
+
+def compare(image, out, networks, size, seed, num_gpus, precision):
+    """Writes a picture with a row for each network: the centre of an image corrupted, restored and clean.
+
+    networks: (noise, its settings, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
+    """
+    images.check_writable(out)
+    tflib.pick_devices(num_gpus)
+    dtype = tflib.pick_dtype(precision)
+    original, rows = images.to_float(sheets.centre(rgb_files.read_rgb(image), size)), []
+    for name, settings, snapshot in networks:
+        noise = corruption.create(name, **settings)
+        x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))
+        with tf.Graph().as_default(), tflib.create_session():
+            y = denoise(load_autoencoder(snapshot, dtype), x)
+        rows.append(compared(name, *(images.to_uint8(z) for z in (x, y, noise.reference(original)))))
+    dnnlib.util.make_parents(out)
+    images.save(out, sheets.labelled_sheet(rows, font_size=13))
+    print(f"Wrote {out}.")
+
+
+def compared(label, corrupted, restored, clean):
+    """A row for `sheets.labelled_sheet`, of uint8 [3, H, W]: corrupted and restored with PSNR in dB, and clean."""
+    row = [(label, corrupted), ("restored", restored)]
+    row = [(f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for text, pixels in row]
+    return [*row, ("clean", clean)]
+
+
+def removed(noisy, denoised):
+    """8-bit RGB page: noisy | denoised | what was removed, times 4, about mid-grey; out of range is clipped."""
+    height, width = noisy.size
+    samples = np.empty([height, 3 * width, 3], np.uint8)
+    for rows in parts(height, 256):
+        x, y = (page.crop(rows, slice(None)) for page in (noisy, denoised))
+        for i, part in enumerate((x, y, 4 * (x - y))):
+            samples[rows, i * width : (i + 1) * width] = images.to_uint8(part).transpose(1, 2, 0)
+    return Page(samples, Kind())

@@ -1,0 +1,189 @@
+"""People's own images denoised: files, folders and globs, each image written as the kind that it was.
+
+How images of any size fit in memory: tiling.py. What kinds there are: docs/inference.md.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import os
+import sys
+
+import numpy as np
+
+import dnnlib
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from imaging import image_files, images, pages
+from inference import tiling
+from inference.compare import removed
+from inference.noise_level import estimate_noise_level
+from network import load_autoencoder
+
+
+@dataclasses.dataclass
+class Job:
+    """An image to be denoised. compare: the file for its comparison, or None."""
+
+    image: str
+    out: str
+    compare: str | None
+
+
+def infer_images(
+    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None
+):
+    """Denoises images as they are, without adding noise. The options of `config.py infer-image`, see there.
+
+    image: list of files, folders and globs; out, compare: file, or folder where there are several images; max_memory:
+    bytes; sample_range: (black, white) of the samples or None, see `Page.range`; noise_level: "auto" to have it
+    estimated and printed.
+    UserError for an image that could not be denoised, in the end, when the others are.
+    """
+    jobs = find_jobs(image, out, compare)
+    for job in jobs:
+        for path in filter(None, (job.out, job.compare)):
+            images.check_writable(path)
+    failed = []
+    with tf.Graph().as_default(), tflib.create_session():
+        tflib.pick_devices(num_gpus)
+        net = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
+        for job in jobs:
+            try:
+                _denoise_file(net, job, max_memory, sample_range, noise_level)
+            except Exception as error:
+                words = dnnlib.util.describe_error(error)
+                if len(jobs) == 1 or words is None:
+                    raise
+                print(f"error: {words}", file=sys.stderr)
+                failed.append(job.image)
+    if failed:
+        raise dnnlib.UserError(f"{len(failed)} of {len(jobs)} images could not be denoised: {', '.join(failed)}")
+
+
+def find_jobs(image, out, compare):
+    """Returns [Job, ...] for a list of files, folders and globs.
+
+    Results have their paths below the folder that is named, or below the one that all images named have in common.
+    UserError if there is no image, or a file would be overwritten by that of another image.
+    """
+    named, paths = [], []
+    for name in image:
+        if os.path.isdir(name):
+            named.append(name)
+            found = images.list_tree(name, leave_out=filter(None, (out, compare)))
+        else:
+            found = [name] if os.path.exists(name) else _glob(name)
+            named += found
+        if not found:
+            raise dnnlib.UserError(f"{name}: no such file, and no image there")
+        paths += found
+    paths = list(dict.fromkeys(paths))
+    several = len(image) > 1 or paths != image
+    folders = named if several and named == image[:1] else map(os.path.dirname, named)
+    base = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    jobs = []
+    for path in paths:
+        name = os.path.relpath(os.path.abspath(path), base)
+        comparison = None if compare is None else _output(compare, name + _comparison_suffix(name), several)
+        jobs.append(Job(path, _output(out, name, several), comparison))
+    taken = {os.path.realpath(path): path for path in paths}
+    for path in (path for job in jobs for path in (job.out, job.compare) if path):
+        if os.path.realpath(path) in taken:
+            raise dnnlib.UserError(
+                f"{path}: would overwrite {taken[os.path.realpath(path)]}; name another file or folder"
+            )
+        taken[os.path.realpath(path)] = "that of another image"
+    return jobs
+
+
+def _glob(pattern):
+    """Sorted paths of the images that `pattern` matches, brackets taken for a set of characters and for themselves."""
+    folder, rest = "", pattern
+    while "/" in rest and os.path.isdir(folder + rest[: rest.index("/") + 1]):  # So far it is no pattern, but a name.
+        length = rest.index("/") + 1
+        folder, rest = folder + rest[:length], rest[length:]
+    patterns = {glob.escape(folder) + r for r in (rest, rest.replace("[", "[[]"))}
+    found = {path for p in patterns for path in glob.glob(p, recursive=True)}
+    return sorted(path for path in found if path.lower().endswith(images.SUFFIXES) and not os.path.isdir(path))
+
+
+def _output(path, name, several):
+    is_folder = os.path.isdir(path) or path.endswith("/")
+    if several and not is_folder and (os.path.exists(path) or path.lower().endswith(images.SUFFIXES)):
+        raise dnnlib.UserError(f"{path}: is a file; name a folder for the results of several images")
+    return os.path.join(path, name) if several or is_folder else path
+
+
+def _comparison_suffix(name):
+    return ".tif" if name.lower().endswith((".tif", ".tiff")) else ".png"
+
+
+def _denoise_file(net, job, max_memory, sample_range, noise_level):
+    with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
+        max_pixels, warned = _max_pixels(source, job, max_memory), False
+        for index in range(source.pages):
+            name = job.image + f", page {index + 1} of {source.pages}" * (source.pages > 1)
+            noisy = source.read(index)
+            if index == 0:
+                writers = _open_writers(job, noisy, source, stack)
+            doubt = None if warned else pages.range_doubt(noisy)
+            if doubt:
+                print(f"warning: {name}: {doubt}; set both by --range LOW HIGH", file=sys.stderr)
+                warned = True
+            if noise_level:
+                print(f"{name}: estimated noise level: sigma {estimate_noise_level(noisy):.1f} of 255")
+            denoised = _denoise_page(net, noisy, max_pixels, name)
+            if job.compare:
+                writers[1](removed(noisy, denoised))
+            del noisy
+            writers[0](denoised)
+    print(f"Denoised {job.image} to {job.out}.")
+
+
+def _max_pixels(source, job, max_memory):
+    """Pixels of a tile that leave room for the rest in `max_memory` bytes. UserError if there is too little."""
+    pixels = source.size[0] * source.size[1]
+    # A page being read or written and Pillow's copy of it, 4 bytes a pixel, or a noisy and a denoised page.
+    held = tiling.BYTES_OF_PROCESS + source.nbytes + max(source.nbytes, 4 * pixels)
+    if job.compare:
+        held += source.nbytes + 3 * (3 + 4) * pixels
+    height, width = tiling.tile_shape(source.size, max_pixels=0)
+    needed = held + tiling.BYTES_PER_PIXEL * height * width
+    if needed > max_memory:
+        raise dnnlib.UserError(
+            f"{job.image}: {source.size[1]}x{source.size[0]} pixels need {_gib(needed + 2**26)}; "
+            f"--max-memory is {_gib(max_memory)}"
+        )
+    return min((max_memory - held) // tiling.BYTES_PER_PIXEL, tiling.MAX_PIXELS)
+
+
+def _gib(size):
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _open_writers(job, noisy, source, stack):
+    """[write(denoised page), write(comparison)]. UserError if one could not hold its pages: before the work."""
+    height, width = noisy.size
+    comparison = pages.Page(np.broadcast_to(np.uint8(0), [height, 3 * width, 3]), pages.Kind())
+    files = [(job.out, noisy)] + [(job.compare, comparison)] * bool(job.compare)
+    for path, page in files:
+        image_files.check_holds(path, page, source.pages)
+    for loss in image_files.losses(job.out, noisy):
+        print(f"note: {job.image}: {loss}")
+    for path, _ in files:
+        dnnlib.util.make_parents(path)
+    return [stack.enter_context(image_files.page_writer(path, source.pages * source.nbytes)) for path, _ in files]
+
+
+def _denoise_page(net, noisy, max_pixels, name):
+    denoised = noisy.blank()
+    shape = tiling.tile_shape(noisy.size, max_pixels)
+    count = tiling.tile_count(noisy.size, shape)
+    if count > 1:
+        print(f"{name}: {noisy.size[1]}x{noisy.size[0]} pixels in {count} tiles of {shape[1]}x{shape[0]}", flush=True)
+    with dnnlib.util.progress(total=count, unit="tile", desc=os.path.basename(name), leave=False) as bar:
+        for rows, columns, y in tiling.run_tiles(net, noisy.crop, noisy.size, max_pixels):
+            denoised.put(rows, columns, y, source=noisy)
+            bar.update()
+    return denoised

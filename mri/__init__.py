@@ -1,0 +1,1 @@
+"""MRI: volumes, k-space and its undersampling, the model and its validation."""

@@ -1,0 +1,114 @@
+"""The MRI network at work: losses, outputs, decibels, pictures."""
+
+import numpy as np
+
+import dnnlib
+from dnnlib import tflib
+from dnnlib.tflib import tf
+from imaging import images, metrics
+from mri import dataset_mri, kspace
+from mri.losses import fft2, measured_error, restore_known, restored_spectrum
+from network import create_autoencoder_mri
+
+MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
+EXAMPLES = 100  # Validation slices in psnr.txt.
+PICTURES = 10  # How many of these are saved as final<index>.png.
+
+
+class Model:
+    """The network with its post-operation, on the default graph and session."""
+
+    def __init__(self, post_op, dtype=tf.float32):
+        """post_op: "fspec" (see `losses.restore_known`) or None."""
+        if post_op not in ("fspec", None):
+            raise dnnlib.UserError(f"post_op '{post_op}' is not known; there are 'fspec' and None")
+        self.post_op = post_op
+        self.network = create_autoencoder_mri(dtype)
+        size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
+        self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
+        self._restored = self._post_process(self.network.output, self._mask, self._known)
+        self.losses = {"image": self._image_loss, "measured": self._measured_loss}  # Of tensors of an `Element`.
+
+    def _post_process(self, output, mask, known):
+        return restore_known(output, mask, known) if self.post_op else output
+
+    def _image_loss(self, x, target, mask, known, weight):
+        """Mean squared error after the post-operation: the published loss."""
+        restored = self._post_process(self.network.get_output_for(x), mask, known)
+        return tf.reduce_mean(tf.square(restored - target))
+
+    def _measured_loss(self, x, target, mask, known, weight):
+        """The same of frequencies at which the target was measured, see `losses.measured_error`."""
+        output = self.network.get_output_for(x)
+        spectrum = restored_spectrum(output, mask, known) if self.post_op else fft2(output)
+        return measured_error(spectrum, target, weight)
+
+    def run(self, elements):
+        """A list of elements -> a list of Results."""
+        x, _, mask, known, _ = (np.stack(field) for field in zip(*elements))
+        feed = {self.network.input: x, self._mask: mask, self._known: known}
+        outputs = self.network.session.run([self.network.output, self._restored], feed)
+        return [Result(element, *output) for element, *output in zip(elements, *outputs)]
+
+    def evaluate(self, data, settings, seed, count=None):
+        """Yields the Results of the first `count` slices of `data`, by default of all, each undersampled as ever."""
+        count = min(count or len(data), len(data))
+        for start in range(0, count, MINIBATCH):
+            indices = range(start, min(start + MINIBATCH, count))
+            yield from self.run([dataset_mri.validation_element(data, settings, seed, i) for i in indices])
+
+    def save(self, path):
+        """Writes all variables, the optimizer's included, as a dictionary name -> array, pickled or as safetensors."""
+        variables = {_local_name(v): v for v in tf.global_variables()}
+        tflib.save_arrays(tf.get_default_session().run(variables), path)
+
+    def load(self, path):
+        """Reads such a file, as this or the published project wrote it: the network, and the optimizer if it is there.
+
+        Returns all that is in it, {name: array}. UserError if it is of another network or something else.
+        """
+        values = tflib.load_snapshot(path).variables
+        values = {name.removesuffix(":0"): value for name, value in values.items()}
+        of_the_network = {name: value for name, value in values.items() if name.endswith(("/W", "/b"))}
+        self.network.set_values(of_the_network or values, source=path)
+        session, ours = tf.get_default_session(), {id(v) for v in self.network.vars.values()}
+        for variable in tf.global_variables():
+            value = values.get(_local_name(variable))
+            if id(variable) in ours or value is None or value.dtype.kind not in "fiu":
+                continue
+            if value.shape == tuple(variable.shape):
+                session.run(variable.initializer, {variable.initial_value: value})
+        return values
+
+
+class Result:
+    """A slice with what the network made of it; float32 [255, 255]."""
+
+    def __init__(self, element, output, restored):
+        self.input, self.target = element.input, element.target
+        self.output, self.restored = output, restored  # Before and after the post-operation.
+
+    def decibels(self):
+        """PSNR (peak 1) of the input, of the output, and of the output with both images clamped to [-0.5, 0.5]."""
+        pairs = (self.input, self.target), (self.restored, self.target)
+        return *(metrics.psnr(a, b, peak=1) for a, b in pairs), _clamped_psnr(self.restored, self.target)
+
+    def input_db_clamped(self):
+        """PSNR of the input as the last of `decibels` is of the output: what the network has to surpass."""
+        return _clamped_psnr(self.input, self.target)
+
+    def picture(self):
+        """uint8 [510, 1020]: corrupted, network output, after the post-operation, target; below, their spectra."""
+        row = [self.input, self.output, self.restored, self.target]
+        spectra = [np.log10(np.abs(kspace.fft2c(image)) + 1e-3) for image in row]
+        spectra = [spectrum / 8 - 0.1 for spectrum in spectra]  # 10^-3 .. 10^5 on the range of an image.
+        return images.to_uint8(np.block([row, spectra]))
+
+
+def _clamped_psnr(a, b):
+    return metrics.psnr(a.clip(-0.5, 0.5), b.clip(-0.5, 0.5), peak=1)
+
+
+def _local_name(variable):
+    """`autoencoder_mri/enc_conv0/W/Adam` -> `enc_conv0/W/Adam`: the names of the published files."""
+    return variable.op.name.split("autoencoder_mri/", 1)[-1]

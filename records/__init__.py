@@ -1,0 +1,1 @@
+"""Training data as record files: TFRecords, noisy shots of scenes, synthetic images."""

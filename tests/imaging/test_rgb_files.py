@@ -1,0 +1,89 @@
+"""Images as 8-bit RGB: what is refused by name, what a note says, and that the dataset tool and validation follow."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import corruption
+import dataset_tool_tf
+import validation
+from imaging import images, rgb_files
+from records import tfrecords
+
+RNG = np.random.default_rng(0)
+DEEP = RNG.integers(0, 65536, [12, 20, 5], dtype=np.uint16)
+BYTES = DEEP.astype(np.uint8)
+RGB = {"photometric": "rgb", "planarconfig": "contig"}
+REFUSED = {
+    "float": (RNG.random([12, 20, 3], np.float32), RGB, "floating-point samples"),
+    "signed": (DEEP[..., 0].astype(np.int16), {}, "samples of type int16"),
+    "twelve bits": (
+        DEEP[..., 0] >> 4,
+        {},
+        "its samples reach from .* to 40.*, but black is taken for 0 and white for 65535",
+    ),
+    "pages": (BYTES[..., :2].transpose(2, 0, 1), {"photometric": "minisblack"}, "a stack of 2 pages"),
+    "unmarked": (BYTES[..., :4], RGB | {"extrasamples": ["unspecified"]}, "4 channels"),
+    "channels": (BYTES, RGB, "5 channels"),
+    "CMYK": (DEEP[..., :4], {"photometric": "separated"}, "SEPARATED of 16 bits"),
+}
+
+
+@pytest.fixture
+def kinds(tmp_path, monkeypatch):
+    """A folder of an image of each kind that is refused, and three that are not."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("kinds")
+    for name, (samples, options, _) in REFUSED.items():
+        tifffile.imwrite(f"kinds/{name}.tif", samples, **options)
+    tifffile.imwrite("kinds/deep.tif", DEEP[..., :3], **RGB)
+    tifffile.imwrite("kinds/turned.tif", BYTES[..., :3], **RGB, extratags=[(0x0112, 3, 1, 6, True)])
+    Image.fromarray(BYTES[..., :3]).save("kinds/plain.png")
+    return "kinds"
+
+
+def test_what_cannot_be_kept_is_refused_by_name(kinds):
+    for name, (_, _, message) in REFUSED.items():
+        with pytest.raises(images.Refused, match=rf"^kinds/{name}\.tif: {message}"):
+            rgb_files.read_rgb(f"kinds/{name}.tif")
+
+
+def test_sixteen_bits_in_colour_are_scaled_and_that_is_said(kinds):
+    notes = []
+    pixels = rgb_files.read_rgb("kinds/deep.tif", notes.append)
+    assert np.array_equal(pixels, np.rint(DEEP[..., :3] / 65535 * 255).transpose(2, 0, 1))
+    assert notes == ["kinds/deep.tif: its 16 bits a channel become 8"]
+    assert rgb_files.read_header("kinds/deep.tif") == ("RGB;16", (20, 12))
+    assert rgb_files.read_header("kinds/turned.tif") == ("RGB", (12, 20))
+    assert np.array_equal(rgb_files.read_rgb("kinds/turned.tif"), np.rot90(BYTES[..., :3], -1).transpose(2, 0, 1))
+
+
+def test_the_dataset_tool_lists_and_counts_what_it_refuses(kinds, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dataset_tool_tf.py", "--input-dir", kinds, "--out", "a.tfrecords"])
+    dataset_tool_tf.main()
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"  Refused: {len(REFUSED)} files" and "Not decodable" not in out
+    skipped = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    assert sorted(line.split(".tif: ")[0] for line in skipped) == sorted(f"skipped: kinds/{name}" for name in REFUSED)
+    assert len(tfrecords.ImageRecords("a.tfrecords")) == 3
+
+
+def test_validation_leaves_out_what_it_refuses_and_notes_the_rest_once(kinds, capsys):
+    class Identity:
+        def run(self, x):
+            return np.array(x)
+
+    validation_set = validation.ValidationSet(
+        kinds, corruption.create("gaussian", train_sigma=(0, 50), validation_sigma=25), seed=1
+    )
+    for _ in range(2):
+        results = [result.name for result in validation_set.evaluate(Identity())]
+        assert results == ["deep.tif", "plain.png", "turned.tif"]
+    out, err = capsys.readouterr()
+    for name in REFUSED:
+        assert f"warning: left out: kinds/{name}.tif: " in out
+    assert err == "note: kinds/deep.tif: its 16 bits a channel become 8\n"
