@@ -1,11 +1,12 @@
-"""Pages of image files as they are stored, and their way to the network and back.
+"""Pages of image files as they are stored, and their conversion to and from the network's float32.
 
-A page keeps its samples in their own type. Parts of it become the network's float32 as they are needed, so that a large
-image costs no float copy of itself.
+A page keeps its samples in their stored type. Only the parts in use are converted, so that a large image needs no float
+copy of itself.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,38 @@ from PIL import Image
 
 
 @dataclasses.dataclass
-class Kind:
-    """How a page is stored: what is to be the same again in the file that is written.
+class Source:
+    """An open image file.
 
-    bilevel: black and white only; the samples are expanded to 0 and 255.
-    sample_range: the samples that are black and white, as the user says; None: see `Page.range`.
-    palette: (uint8 [n, 4] RGBA, uint8 [H, W] indices into it) or None; the samples are those of the colours.
-    exif, icc: bytes or None. dpi: pair of numbers or None. tiff: what tiff_files.py wants to know again.
-    losses: what of the file cannot be kept, in words.
+    Attributes:
+        pages: Number of pages.
+        size: (height, width) of the largest page in pixels, as stored.
+        nbytes: Bytes of the samples of the largest page.
+        read: Function read(index) that decodes a page and returns a Page.
+        mode: How the first page is stored, as Pillow names it: "RGB", "L", "I;16", "F".
+        orientation: EXIF orientation of the first page, 1 to 8.
+    """
+
+    pages: int
+    size: tuple
+    nbytes: int
+    read: Callable
+    mode: str
+    orientation: int
+
+
+@dataclasses.dataclass
+class Kind:
+    """How a page is stored: everything that the written file takes over from the file that was read.
+
+    Attributes:
+        bilevel: Whether the page is black and white only; its samples are expanded to 0 and 255.
+        sample_range: (black, white) sample values that the user gave; None: the default of `Page.range`.
+        palette: (uint8 [n, 4] RGBA, uint8 [H, W] indices into it) or None. The samples of the page are the colours.
+        exif, icc: EXIF data and colour profile, bytes or None.
+        dpi: Resolution, a pair of numbers or None.
+        tiff: How tiff_files.py stores the page.
+        losses: What cannot be kept of the file, a list of sentences.
     """
 
     bilevel: bool = False
@@ -34,14 +59,17 @@ class Kind:
 
 
 class Page:
-    """samples: uint8, uint16 or floating-point [H, W, C], C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+    """One image as stored: its samples and its kind.
+
+    samples: uint8, uint16 or floating-point [H, W, C]; C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    """
 
     def __init__(self, samples, kind):
         self.samples, self.kind = samples, kind
 
     @property
     def size(self):
-        """(height, width)."""
+        """(height, width) in pixels."""
         return self.samples.shape[:2]
 
     @property
@@ -51,7 +79,7 @@ class Page:
 
     @property
     def alpha(self):
-        """[H, W] as stored, or None."""
+        """The alpha samples [H, W], or None."""
         return None if self.samples.shape[2] % 2 else self.samples[..., -1]
 
     @property
@@ -60,36 +88,44 @@ class Page:
 
     @property
     def range(self):
-        """The samples that are black and white: by default 0 and 1, or 0 and the largest of a type of whole numbers."""
+        """(black, white) sample values. The default is (0, 1) for floats and (0, largest value) for integers."""
         return self.kind.sample_range or (0.0, 1.0 if self.is_float else float(np.iinfo(self.samples.dtype).max))
 
     def blank(self):
-        """A page of the same kind, its alpha copied, its colours to be filled by `put`."""
+        """Return a page of the same kind and alpha, whose colours `put` fills."""
         page = Page(np.empty_like(self.samples), self.kind)
         if self.alpha is not None:
             page.samples[..., -1] = self.alpha
         return page
 
     def crop(self, rows, columns):
-        """The slices `rows`, `columns` as the network sees them: float32 [3, h, w], -0.5 black, 0.5 white.
+        """Return a part as the network sees it: float32 [3, h, w], -0.5 is black, 0.5 is white.
 
-        Grey is repeated. Samples beyond the range stay beyond it; those that are not finite become -0.5.
+        Grey is repeated. Samples outside the range stay outside it; samples that are not finite become -0.5.
+
+        Args:
+            rows, columns: Slices.
         """
         black, white = self.range
         part = np.moveaxis(self.colours[rows, columns], -1, 0)
         part = part.astype(np.promote_types(part.dtype, np.float32))
-        with np.errstate(over="ignore"):  # What does not fit in a float32 is not finite either.
+        with np.errstate(over="ignore"):  # Values too large for float32 become infinite.
             x = ((part - black) / (white - black) - 0.5).astype(np.float32)
         if self.is_float:
             x[~np.isfinite(x)] = -0.5
         return np.broadcast_to(x, [3, *x.shape[1:]])
 
     def put(self, rows, columns, y, source):
-        """Fills a part with `y`, float32 [3, h, w] on the scale of `crop`. source: the page that it was made from.
+        """Fill a part with the output of the network.
 
-        Whole numbers are rounded, and clipped to what their type holds. Floating-point samples change by what the
-        network changed: where it changed nothing they are the source's to the last bit, and where the source is not
-        finite they are not either.
+        Integer samples are rounded and clipped to the range of their type. The network's change is added to
+        floating-point samples: where it changes nothing they equal the source exactly, and they stay non-finite where
+        the source is.
+
+        Args:
+            rows, columns: Slices.
+            y: float32 [3, h, w] on the scale of `crop`.
+            source: Page that the input of the network came from.
         """
         black, white = self.range
         if self.is_float:
@@ -105,22 +141,22 @@ class Page:
 
 
 def parts(length, step):
-    """Slices of up to `step` that cover `length`."""
+    """Return slices of at most `step` elements that cover `length` elements."""
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
 def to_palette(page):
-    """8-bit page -> (uint8 [H, W] indices, uint8 [n, 4] RGBA palette), or None where no palette can hold its alpha.
+    """Return an 8-bit page as (uint8 [H, W] indices, uint8 [n, 4] RGBA palette); None if its alpha has levels.
 
-    The source's own where the pixels are as they were, else 256 colours fitted to them, without dither, which would be
-    noise again; where some pixels are transparent, 255 and one.
+    The palette of the source is kept if the pixels did not change. Otherwise 256 colours are fitted to them, or 255 and
+    a transparent one. They are not dithered, because dither is noise.
     """
-    entries, indices = page.kind.palette if page.kind.palette else (None, None)
-    if entries is not None and all(
-        np.array_equal(entries[indices[rows], : page.samples.shape[2]], page.samples[rows])
-        for rows in parts(page.size[0], 256)
-    ):
-        return indices, entries
+    if page.kind.palette:
+        entries, indices = page.kind.palette
+        channels = page.samples.shape[2]
+        slices = parts(page.size[0], 256)
+        if all(np.array_equal(entries[indices[rows], :channels], page.samples[rows]) for rows in slices):
+            return indices, entries
     transparent = None if page.alpha is None else page.alpha == 0
     if transparent is not None and not np.all(transparent | (page.alpha == 255)):
         return None
@@ -136,9 +172,9 @@ def to_palette(page):
 
 
 def range_doubt(page):
-    """Words that tell why black and white of `page` are hardly what its range says; None where they may be.
+    """Explain why the range of `page` is probably wrong; None if it looks right.
 
-    They are doubtful where the samples lie far beyond the range, or all in its lowest quarter: 12 bits stored in 16.
+    The range is doubtful if the samples lie far outside it, or all in its lowest quarter, such as 12 bits stored in 16.
     """
     if page.samples.dtype == np.uint8 and page.kind.sample_range is None:
         return None
@@ -147,10 +183,14 @@ def range_doubt(page):
     sampled = _finite(page.colours[::step, ::step])
     if not sampled.size:
         return None
-    ends = [(part.min(), part.max()) for p in parts(page.size[0], 256) if (part := _finite(page.colours[p])).size]
-    low, high = min(a for a, _ in ends), max(b for _, b in ends)
-    darkest, brightest = np.percentile(sampled, (1, 99))  # A few hot pixels are no sign of another range.
-    margin = (white - black) / 2  # Strong noise reaches beyond the range, too.
+    ends = []
+    for rows in parts(page.size[0], 256):
+        part = _finite(page.colours[rows])
+        if part.size:
+            ends += [part.min(), part.max()]
+    low, high = min(ends), max(ends)
+    darkest, brightest = np.percentile(sampled, (1, 99))  # Ignores a few hot pixels.
+    margin = (white - black) / 2  # Strong noise also reaches outside the range.
     beyond = darkest < black - margin or brightest > white + margin
     if beyond or low < high <= black + margin / 2:
         return f"its samples reach from {low:g} to {high:g}, but black is taken for {black:g} and white for {white:g}"

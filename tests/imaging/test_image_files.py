@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 import dnnlib
-from imaging import image_files, images, rgb_files
+from imaging import image_files, images, rgb_files, sixteen_bit
 from inference import denoise_files
 
 HEIGHT, WIDTH = 37, 53
@@ -188,7 +188,7 @@ def test_metadata_goes_along_into_every_format_that_keeps_it():
 
     data = imagecodecs.png_encode(np.ascontiguousarray(DEEP[..., :3]))
     page = image_files.read_float("0.png")[1]
-    chunks = [*image_files._encode_png(type(page)(DEEP[..., :3], page.kind))]
+    chunks = [*sixteen_bit.encode_png(type(page)(DEEP[..., :3], page.kind))]
     assert b"".join([chunks[0], chunks[-1]]) == data
     with open("deep.png", "wb") as f:
         f.writelines(chunks)
@@ -213,7 +213,7 @@ def test_orientation_is_applied_and_dropped(orientation):
     page.kind.exif = exif.tobytes()
     page.samples = DEEP[..., :3]
     with open("deep.png", "wb") as f:
-        f.writelines(image_files._encode_png(page))
+        f.writelines(sixteen_bit.encode_png(page))
     for path in ("in.png", "in.tif", "deep.png"):
         denoise(path, f"out_{path}")
         page = image_files.read_float(f"out_{path}")[1]
