@@ -4,10 +4,6 @@ One operation runs at a time, on all cores: their times add up to that of the st
 """
 
 import collections
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import dnnlib
 from benchmarks import plain_layers

@@ -10,9 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from runs import measure, train_or_resume
 

@@ -11,9 +11,6 @@ targets (n2c) and squared error. docs/paper.md gets the table and the curves. Da
 import csv
 import os
 import shlex
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from plot_runs import read_scalars
 from runs import find_run, train_or_resume

@@ -4,9 +4,6 @@ Parts of two photographs of Kodak and a slice of the MRI validation set: corrupt
 """
 
 import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import config
 import config_mri

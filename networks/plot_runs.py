@@ -4,9 +4,6 @@ RUN_DIR,RUN_DIR are stages of a training, plotted as one curve, one after the ot
 """
 
 import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import dnnlib
 import dnnlib.tflib  # Before TensorBoard, which else has TensorFlow print notes on the CPU.

@@ -7,9 +7,6 @@ the sigma it had. More than 0.05 is a spot.
 """
 
 import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from scipy import ndimage
 

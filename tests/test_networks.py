@@ -37,7 +37,8 @@ def checkout(tmp_path, photos, training_file):
 
 
 def run(checkout, *words):
-    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=300)
+    options = {"env": os.environ | {"PYTHONPATH": str(checkout)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, *words], cwd=checkout, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
