@@ -1,9 +1,9 @@
 """Training data: minibatches of corrupted crops, each a pure function of (records, settings, seed, iteration).
 
-Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Its scene (a record, in a file of
-single images) is the one at place n % S of a permutation of the S scenes that the seed and the epoch n // S give; its
-shots, crop and noise come from a generator seeded by (seed, n). Any minibatch can thus be made without those before it,
-in any number of threads.
+Element j of iteration i is element n = i * minibatch_size + j of an endless sequence. Seed and epoch n // S determine a
+permutation of the S scenes, and element n shows the scene at position n % S of it; in a file of single images a scene
+is one record. A generator seeded with (seed, n) draws the shots, the crop and the noise. So any minibatch can be made
+without those before it, in any number of threads.
 """
 
 import contextlib
@@ -18,18 +18,25 @@ from dnnlib.sharding import shard_numbers
 from dnnlib.tflib import tf
 from records.tfrecords import ImageRecords
 
-# What a generator is for. It comes first because NumPy seeds (a, b) and (a, b, 0) alike.
+# First number of the seeds of generators, one per purpose: NumPy seeds (a, b) and (a, b, 0) alike.
 _ORDER, _ELEMENT = 1, 2
 
 
 class TrainingData:
-    """Crops of the images of a TFRecords file, or of noisy shots, two of a scene at a time."""
+    """Random crops of the images of a TFRecords file, or of two noisy shots of a scene."""
 
     def __init__(self, tfrecords, crop_size, seed, pairs=False, turned=False):
-        """tfrecords: path; crop_size: side of the square crops, a multiple of 32 for the network's sake.
+        """Open a TFRecords file and check the structure of every record.
 
-        pairs: elements are two shots; turned: crops are turned and mirrored at random. UserError if the file holds the
-        other kind, or is not what it should be; the structure of every record is checked.
+        Args:
+            tfrecords: Path of the file.
+            crop_size: Side of the square crops in pixels; the network needs a multiple of 32.
+            seed: Seed of order, crops and noise.
+            pairs: Whether an element is two shots of a scene; otherwise it is one image.
+            turned: Whether to augment crops by random quarter turns and reflections.
+
+        Raises:
+            UserError: The file is damaged, or holds images instead of shots or shots instead of images.
         """
         self.records = ImageRecords(tfrecords)
         self.records.check()
@@ -38,19 +45,18 @@ class TrainingData:
         holds_shots = self.scenes[0, 1] > 1
         if pairs and not holds_shots:
             raise dnnlib.UserError(
-                f"{tfrecords}: holds single images, and --noise none takes two noisy shots of each scene; "
+                f"{tfrecords}: holds single images, and --noise none needs two noisy shots of each scene; "
                 "make it with dataset_tool_tf.py --pairs or --bursts"
             )
         if holds_shots and not pairs:
             raise dnnlib.UserError(f"{tfrecords}: holds noisy shots of scenes; train on them with --noise none")
-        self.error = None  # What `element` raised: TensorFlow passes on only its text.
-        self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch's and the next one's.
+        self.error = None  # Exception of `element`, of which TensorFlow passes on only the text.
+        self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch and the next.
 
     def element(self, n):
-        """Element n of the sequence: (crops uint8 [shots, 3, size, size], noise seeds int64 [2, 2]).
+        """Return element n of the sequence: (crops uint8 [shots, 3, size, size], noise seeds int64 [2, 2]).
 
-        The crops are the same square of one image, or of two different shots in an order that is drawn, treated
-        alike.
+        The crops are one crop of an image, or the same crop of two different shots in random order.
         """
         epoch, place = divmod(int(n), len(self.scenes))
         rng = np.random.default_rng([_ELEMENT, self.seed, int(n)])
@@ -66,17 +72,17 @@ class TrainingData:
         return crops, rng.integers(np.iinfo(np.int64).max, size=[2, 2])
 
     def describe(self):
-        """How much there is, for the log."""
+        """Describe the amount of data, for the log."""
         count = len(self.records)
         return f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
 
     def checksum(self):
-        """A number for the content of the records, by their stored checksums: copies of a file have the same."""
+        """Return a checksum of the records, from their stored checksums; it is the same for copies of the file."""
         return tflib.checksum(*self.records.structure(), self.scenes)
 
     @contextlib.contextmanager
     def errors_named(self):
-        """Within this block a TensorFlow error caused by a bad record is the UserError that names the record."""
+        """Replace a TensorFlow error that a bad record causes in the block by the UserError that names the record."""
         try:
             yield
         except tf.errors.OpError:
@@ -88,9 +94,9 @@ class TrainingData:
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.scenes))
 
     def _crop(self, records, rng):
-        """A random square of images of one size, of side `crop_size`, or of their shorter side and then enlarged.
+        """Return the same random crop of images of one size, uint8 [n, 3, size, size]; small images are enlarged.
 
-        Enlarging is bicubic on bytes, which keeps it in range: an overshoot below black has no Poisson noise.
+        Enlarging is bicubic on bytes, which clips overshoot: Poisson noise is undefined below black.
         """
         _, height, width = self.records.shape(records[0])
         side = min(self.crop_size, height, width)
@@ -102,7 +108,7 @@ class TrainingData:
 
 
 def turn(x, k):
-    """Squares [..., size, size] after k % 4 quarter turns, and mirrored where k > 3: the ways to lay a square."""
+    """Return squares [..., size, size] after k % 4 quarter turns, mirrored if k >= 4; k is 0 to 7."""
     x = np.rot90(x, k % 4, axes=(-2, -1))
     return np.ascontiguousarray(x[..., ::-1] if k >= 4 else x)
 
@@ -112,14 +118,21 @@ def _enlarge(crop, size):
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part=(0, 1)):
-    """tf.data.Dataset of the minibatches of iterations start..stop-1, prepared in parallel ahead of their use.
+def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shard=(0, 1)):
+    """Return a tf.data.Dataset of the minibatches of iterations start..stop-1, prepared in parallel ahead of use.
 
-    part: (w, W) for the part w of each minibatch when W workers share it, its size n = minibatch_size / W.
-    Each is (input, target, weight, clean), float32 [n, 3, size, size] in [-0.5, 0.5] but for the noise. The target is
-    the other image of `Corruption.pair_for_training`, or the clean one if `noise2noise` is false. Its weight, 0 or
-    1, is [n, 1, size, size], or [n, 1, 1, 1] where all pixels count.
-    Of noisy shots there is no clean crop: each is (input, target, weight), one shot and another.
+    Args:
+        data: TrainingData.
+        corruption: Noise model.
+        noise2noise: Whether targets are noisy; otherwise they are clean.
+        minibatch_size: Elements per minibatch over all workers.
+        start, stop: First iteration, and the one after the last.
+        shard: (w, W): the shard of worker w of W, with n = minibatch_size / W elements.
+
+    Returns:
+        Dataset of (input, target, weight, clean): float32 [n, 3, size, size], in [-0.5, 0.5] before noise is added. The
+        weight of the target pixels is 0 or 1, [n, 1, size, size], or [n, 1, 1, 1] if all pixels count. Noisy shots give
+        (input, target, weight) without a clean image.
     """
     shape = [data.shots, 3, data.crop_size, data.crop_size]
 
@@ -132,6 +145,6 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, part
             target, weight = clean, tf.ones([1, 1, 1])
         return (noisy, target, weight) if data.shots == 2 else (noisy, target, weight, clean)
 
-    numbers = shard_numbers(minibatch_size, start, stop, part)
+    numbers = shard_numbers(minibatch_size, start, stop, shard)
     elements = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return elements.batch(minibatch_size // part[1], drop_remainder=True).prefetch(2)
+    return elements.batch(minibatch_size // shard[1], drop_remainder=True).prefetch(2)

@@ -1,19 +1,19 @@
-"""Makes the training data: a TFRecords file from a folder of images, or from synthetic dead-leaves images.
+"""Make training data: a TFRecords file from a folder of images, or of synthetic dead-leaves images.
 
     python dataset_tool_tf.py --input-dir datasets/imagenet --out datasets/imagenet.tfrecords
     python dataset_tool_tf.py --dead-leaves 20000 --seed 1 --out datasets/dead_leaves.tfrecords
     python dataset_tool_tf.py --verify datasets/imagenet.tfrecords
 
-or, for training without clean images, from noisy shots: two of each scene, in two folders under the same names, or two
-and more in a folder for each scene:
+For training without clean images, make it from noisy shots: two shots of each scene under the same name in two
+folders, or one folder per scene with two or more shots:
 
     python dataset_tool_tf.py --pairs shots/a shots/b --out datasets/shots.tfrecords
     python dataset_tool_tf.py --bursts shots --out datasets/shots.tfrecords
 
-Prints a line "<number of the record> <file>" for each image, then statistics of the set. Images keep their size; every
-kind is converted to 8-bit RGB. Files that cannot be decoded are named and left out. So are files that 8-bit RGB cannot
-keep: floating-point or signed samples, stacks of pages, channels beyond RGB and alpha. The shots of a scene have to
-show the same: how far they are shifted is estimated and told, not corrected.
+The tool prints "<number of the record> <file>" for each image, then statistics. Images keep their size and are
+converted to 8-bit RGB. Files that cannot be decoded are listed and skipped, and so are files that 8-bit RGB cannot
+keep: floating-point or signed samples, stacks of pages, channels other than RGB and alpha. The shots of a scene must be
+aligned: the tool estimates and reports shifts, but does not correct them.
 """
 
 import collections
@@ -31,24 +31,24 @@ from imaging import images, rgb_files
 from records import dead_leaves, shots, tfrecords
 
 _SHUFFLE_SEED = 0x1234F00D
-_MAX_PIXELS = 32 << 20  # In flight, some 16 bytes each while an image is decoded; a larger image travels alone.
-_MAX_FILES = 256  # In flight, for folders of tiny images.
-_LARGE = 256  # Pixels: training takes crops of 256x256 and resizes images with a shorter side.
-_SHIFTED = 0.5  # Pixels, from which a shot is told to be shifted.
-_SIZES = (16, 4096)  # Of dead leaves; rendering takes some 200 bytes of memory a pixel.
+_MAX_PIXELS = 32 << 20  # Limit of pixels decoded ahead, about 16 bytes each. A larger image is decoded alone.
+_MAX_FILES = 256  # Limit of files decoded ahead.
+_LARGE = 256  # Pixels: training takes crops of 256x256 and enlarges smaller images.
+_SHIFTED = 0.5  # Pixels: shots with a larger shift are reported.
+_SIZES = (16, 4096)  # Sides of dead leaves in pixels; rendering needs about 200 bytes of memory per pixel.
 
 
 class Statistics:
-    """Counts of what went into a file."""
+    """Counts of the images in a file, and of the files left out."""
 
     def __init__(self):
         self.formats = collections.Counter()
         self.large = self.small = self.broken = self.refused = 0
-        self.scenes = self.left_out = 0  # Of noisy shots, as is ...
-        self.shifts = []  # ... how far each is from the first of its scene in pixels, None where it cannot be told.
+        self.scenes = self.left_out = 0  # Scenes of noisy shots, and shots left out of them.
+        self.shifts = []  # Pixels by which each shot is shifted from the first of its scene; None: unknown.
 
     def count(self, mode, width, height):
-        """Counts an image of `width` x `height` pixels, by its Pillow mode as stored: RGB, L, CMYK, ..."""
+        """Count an image of `width` x `height` pixels that is stored in a Pillow mode such as RGB, L or CMYK."""
         self.formats[mode] += 1
         if min(width, height) >= _LARGE:
             self.large += 1
@@ -56,7 +56,7 @@ class Statistics:
             self.small += 1
 
     def shifted(self):
-        """Number of shots that lie off the first of their scene."""
+        """Return the number of shots that are shifted from the first of their scene."""
         return sum(shift is not None and shift >= _SHIFTED for shift in self.shifts)
 
     def __str__(self):
@@ -70,14 +70,15 @@ class Statistics:
             lines += [f"  Refused: {self.refused} files"]
         if self.scenes:
             lines += [f"  Scenes: {self.scenes}"]
-            lines += [f"  Left out: {self.left_out} shots"] if self.left_out else []
+            if self.left_out:
+                lines += [f"  Left out: {self.left_out} shots"]
             lines += [f"  Shifted by {_SHIFTED} pixels or more: {self.shifted()} shots"]
             lines += [f"  Too flat, noisy or small to tell: {self.shifts.count(None)} shots"]
         return "\n".join(lines)
 
 
 def main():
-    """The command line. Usage errors end with status 2, other errors of the user's with 1."""
+    """Run the command line."""
     args = _parse_arguments()
     if args.verify:
         _verify(args.verify)
@@ -85,7 +86,8 @@ def main():
     dnnlib.util.check_output(args.out)
     statistics = Statistics()
     if args.pairs or args.bursts:
-        tfrecords.write_shots(args.out, _convert_scenes(_find_scenes(args), statistics))
+        scenes = shots.find_pairs(*args.pairs) if args.pairs else shots.find_bursts(args.bursts)
+        tfrecords.write_shots(args.out, _convert_scenes(scenes, statistics))
     elif args.dead_leaves:
         size = args.size or dead_leaves.SIZE
         tfrecords.write_images(args.out, _render(args.dead_leaves, args.seed or 0, size, statistics))
@@ -94,32 +96,39 @@ def main():
         tfrecords.write_images(args.out, _convert(args.input_dir, paths, statistics))
     print(statistics)
     if statistics.shifted():
-        print("warning: shots that are shifted teach a network to blur; align them or take them away", file=sys.stderr)
+        print("warning: shifted shots teach a network to blur; align or remove them", file=sys.stderr)
 
 
 def _parse_arguments():
     parser = ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input-dir", metavar="DIR", help="folder of images")
-    source.add_argument("--pairs", metavar=("DIR", "DIR"), nargs=2, help="two folders: two noisy shots of each scene")
-    source.add_argument("--bursts", metavar="DIR", help="folder of folders: two or more noisy shots of a scene in each")
-    source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of images to render instead")
-    source.add_argument("--verify", metavar="FILE", help="read all of a TFRecords file, and name what is damaged")
-    parser.add_argument("--seed", type=seed, help="of --dead-leaves; default 0. The same seed renders the same images")
-    parser.add_argument("--size", type=positive_int, help=f"side of --dead-leaves; default {dead_leaves.SIZE} pixels")
+    source.add_argument(
+        "--pairs",
+        metavar=("DIR", "DIR"),
+        nargs=2,
+        help="two folders: two noisy shots of each scene",
+    )
+    source.add_argument("--bursts", metavar="DIR", help="folder with one folder of two or more noisy shots per scene")
+    source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of dead-leaves images to render")
+    source.add_argument("--verify", metavar="FILE", help="read a whole TFRecords file and list damaged records")
+    parser.add_argument("--seed", type=seed, help="seed of --dead-leaves; equal seeds render equal images; default 0")
+    parser.add_argument(
+        "--size", type=positive_int, help=f"side of --dead-leaves in pixels; default {dead_leaves.SIZE}"
+    )
     parser.add_argument("--out", metavar="FILE", help="TFRecords file to write")
     args = parser.parse_args()
     if not args.verify and not args.out:
         parser.error("argument --out: name a file to write")
     if args.dead_leaves is None and (args.seed is not None or args.size is not None):
-        parser.error("--seed and --size go with --dead-leaves only")
+        parser.error("--seed and --size need --dead-leaves")
     if args.size is not None and not _SIZES[0] <= args.size <= _SIZES[1]:
-        parser.error(f"argument --size: {args.size} is not within {_SIZES[0]}..{_SIZES[1]}")
+        parser.error(f"argument --size: {args.size} is not between {_SIZES[0]} and {_SIZES[1]}")
     return args
 
 
 def _verify(path):
-    """Reads every image of a TFRecords file. UserError at the end, if records were damaged; each is named."""
+    """Read every image of a TFRecords file and list the damaged ones. Raises UserError at the end if there are any."""
     records, damaged = tfrecords.ImageRecords(path), 0
     for record in dnnlib.util.progress(range(len(records)), unit="image"):
         try:
@@ -128,32 +137,25 @@ def _verify(path):
             tqdm.write(f"damaged: {error}", file=sys.stderr)
             damaged += 1
     if damaged:
-        raise dnnlib.UserError(f"{path}: {damaged} of {len(records)} records are damaged; make it anew")
+        raise dnnlib.UserError(f"{path}: {damaged} of {len(records)} records are damaged; write it again")
     scenes = records.scenes()
     what = "images" if scenes[0, 1] == 1 else f"noisy shots of {len(scenes)} scenes"
     print(f"{path}: {len(records)} {what}, all whole")
 
 
-def _find_scenes(args):
-    """The scenes that --pairs or --bursts names, as lists of paths."""
-    if args.bursts:
-        return shots.find_bursts(args.bursts)
-    return shots.find_pairs(*args.pairs)
-
-
 def _list_shuffled(folder):
-    """Paths of the images in `folder` in the order of their records. UserError if there are none."""
+    """Return the image paths in `folder` in the order of their records. Raises UserError if there are none."""
     paths = images.list_images(folder)
     if not paths:
         has_folders = any(entry.is_dir() for entry in os.scandir(folder))
-        hint = "; name the one of its folders that has them" if has_folders else ""
+        hint = "; name the subfolder that has them" if has_folders else ""
         raise dnnlib.UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)}){hint}")
     np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
     return paths
 
 
 def _render(count, seed, size, statistics):
-    """Yields dead-leaves images, uint8 [3, size, size]."""
+    """Yield dead-leaves images, uint8 [3, size, size]."""
     with dnnlib.util.progress(total=count, unit="image") as bar:
         for index, pixels in enumerate(dead_leaves.dead_leaves_images(count, seed, size)):
             tqdm.write(f"{index} dead leaves of seed {seed}")
@@ -163,7 +165,7 @@ def _render(count, seed, size, statistics):
 
 
 def _convert(folder, paths, statistics):
-    """Yields the decoded images, uint8 [3, H, W], in the order of `paths`. UserError if none could be decoded."""
+    """Yield the decoded images, uint8 [3, H, W], in the order of `paths`. Raises UserError if there are none."""
     written = 0
     with dnnlib.util.progress(total=len(paths), unit="image") as bar:
         for path, mode, pixels in _decode_ahead(paths):
@@ -184,51 +186,61 @@ def _convert(folder, paths, statistics):
 
 
 def _convert_scenes(scenes, statistics):
-    """Yields (pixels uint8 [3, H, W], number of the scene) of the shots of `scenes`, lists of paths of shots.
+    """Yield (pixels uint8 [3, H, W], number of the scene) for the shots of `scenes`, which are lists of paths.
 
-    Shots that cannot be used are named and left out, and scenes without two that can. UserError if that is all of them.
+    Unusable shots are listed and left out, and so are scenes with fewer than two usable shots. Raises UserError if no
+    scene is left.
     """
     decoded, written = _decode_ahead(list(itertools.chain(*scenes))), 0
     for paths in dnnlib.util.progress(scenes, unit="scene"):
-        first, usable = None, 0
-        for shot in itertools.islice(decoded, len(paths)):
-            fault = _fault(shot, first)
-            if fault:
-                tqdm.write(f"skipped: {fault}", file=sys.stderr)
-                statistics.left_out += 1
-                continue
-            usable += 1
-            if usable == 1:
-                first = shot  # Held back until there is a second one; the others need not be in memory together.
-                continue
-            for path, mode, pixels in (first, shot) if usable == 2 else (shot,):
-                tqdm.write(f"{written} {path}")
-                statistics.count(mode, pixels.shape[2], pixels.shape[1])
-                yield pixels, statistics.scenes
-                written += 1
-            statistics.shifts.append(_tell_shift(first, shot))
-        statistics.scenes += usable > 1
-        if usable == 1:
+        usable = _usable_shots(itertools.islice(decoded, len(paths)), statistics)
+        first, second = next(usable, None), next(usable, None)
+        if first is None:
+            continue
+        if second is None:
             tqdm.write(f"skipped: {first[0]}: no other shot of its scene can be used", file=sys.stderr)
             statistics.left_out += 1
+            continue
+        for shot in itertools.chain((first, second), usable):
+            path, mode, pixels = shot
+            tqdm.write(f"{written} {path}")
+            statistics.count(mode, pixels.shape[2], pixels.shape[1])
+            yield pixels, statistics.scenes
+            written += 1
+            if shot is not first:
+                statistics.shifts.append(_report_shift(first, shot))
+        statistics.scenes += 1
     if not written:
         raise dnnlib.UserError(f"none of the {len(scenes)} scenes has two shots that can be used")
 
 
+def _usable_shots(decoded, statistics):
+    """Yield the usable shots among the decoded ones (path, mode, pixels or error) of a scene; list the others."""
+    first = None
+    for shot in decoded:
+        fault = _fault(shot, first)
+        if fault:
+            tqdm.write(f"skipped: {fault}", file=sys.stderr)
+            statistics.left_out += 1
+        else:
+            first = first or shot
+            yield shot
+
+
 def _fault(shot, first):
-    """Why a decoded shot (path, mode, pixels or error) cannot be used after the first one of its scene, or None."""
+    """Explain why a decoded shot cannot be used; None if it can. `first` is the first usable shot of its scene."""
     path, _, pixels = shot
     if isinstance(pixels, Exception):
         return dnnlib.util.describe_error(pixels)
     if first and pixels.shape != first[2].shape:
         return f"{path}: differs in size from {first[0]}"
     if first and np.array_equal(pixels, first[2]):
-        return f"{path}: is a copy of {first[0]}; their noise has to differ"
+        return f"{path}: is a copy of {first[0]}; their noise must differ"
     return None
 
 
-def _tell_shift(first, shot):
-    """Estimates by how many pixels a decoded shot lies off the first one, or None, and tells it where that is much."""
+def _report_shift(first, shot):
+    """Return by how many pixels a decoded shot is shifted from the first one, or None; print large shifts."""
     shift = shots.estimate_shift(first[2], shot[2])
     if shift is None:
         return None
@@ -240,12 +252,12 @@ def _tell_shift(first, shot):
 
 
 def _decode_ahead(paths):
-    """Yields (path, mode as stored, pixels uint8 [3, H, W] or the error) in order, decoded on all cores.
+    """Yield (path, mode as stored, pixels uint8 [3, H, W] or the error) in order, decoded on all CPU cores.
 
-    Headers are read here, one after the other, to know the pixels of what is in flight before any are decoded.
+    Headers are read first, one by one, to limit the number of pixels that are decoded ahead.
     """
     pending, in_flight = collections.deque(), 0
-    pool = concurrent.futures.ThreadPoolExecutor(dnnlib.util.cpu_count())  # More would wait for Python's lock.
+    pool = concurrent.futures.ThreadPoolExecutor(dnnlib.util.cpu_count())  # More threads would wait for the GIL.
     try:
         for path in paths:
             mode, size = _read_header(path)
@@ -263,7 +275,7 @@ def _decode_ahead(paths):
 
 
 def _read_header(path):
-    """(Mode as stored, number of pixels); (None, 0) if it cannot be read, which `_read_or_error` will tell."""
+    """Return (mode as stored, number of pixels); (None, 0) for a broken file, which `_read_or_error` reports."""
     try:
         mode, (width, height) = rgb_files.read_header(path)
         return mode, width * height
@@ -273,7 +285,7 @@ def _read_header(path):
 
 def _read_or_error(path):
     try:
-        return np.ascontiguousarray(rgb_files.read_rgb(path))  # Laid out here, not by the one thread that writes.
+        return np.ascontiguousarray(rgb_files.read_rgb(path))  # Here, in many threads, not in the writing one.
     except (dnnlib.UserError, OSError) as error:
         return error
 

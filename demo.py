@@ -1,9 +1,9 @@
-"""The whole project in some minutes on a CPU: training data, a network trained without clean images, photos denoised.
+"""Run the whole project in a few minutes on a CPU: make data, train without clean images, denoise photographs.
 
     make demo
 
-It runs the ordinary commands, printed as it goes, and leaves `results/demo.png`: noisy, denoised and clean photographs
-side by side. The training images are synthetic and the photographs come with scikit-image: nothing is downloaded.
+The demo prints the commands that it runs, and writes `results/demo.png`: noisy, denoised and clean photographs side by
+side. The training images are synthetic and the photographs are part of scikit-image, so that nothing is downloaded.
 """
 
 import os
@@ -21,19 +21,19 @@ from dnnlib.util import run_script
 from imaging import images, metrics, rgb_files, sheets
 
 TRAINING_FILE = "datasets/demo.tfrecords"
-PHOTO_DIR = "datasets/demo"  # The clean photographs: training validates on them, and is never shown them otherwise.
-WORK_DIR = "results/demo"  # Their noisy and their denoised versions.
+PHOTO_DIR = "datasets/demo"  # Clean photographs; training uses them for validation only.
+WORK_DIR = "results/demo"  # Noisy and denoised photographs.
 PICTURE = "results/demo.png"
 
-PHOTOS = {"astronaut.png": (100, 0), "chelsea.png": (98, 22), "coffee.png": (170, 60)}  # Left and top of a square ...
-SIDE = 256  # ... of this many pixels.
+PHOTOS = {"astronaut.png": (100, 0), "chelsea.png": (98, 22), "coffee.png": (170, 60)}  # Left and top of a crop ...
+SIDE = 256  # ... with this side in pixels.
 DATA = ["--dead-leaves", "120"]
-# Many small steps on small crops learn fastest by the minute; the published recipe takes weeks of CPU time.
+# Many small steps on small crops learn fastest; the published recipe takes weeks of CPU time.
 TRAIN = "--iterations 800 --eval-interval 400 --minibatch-size 4 --crop-size 64 --learning-rate 0.001"
 
 
 def main():
-    ArgumentParser(description=__doc__).parse_args()
+    ArgumentParser(description=__doc__).parse_args()  # Handles --help.
     start = time.time()
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     for folder in (PHOTO_DIR, WORK_DIR):
@@ -41,7 +41,7 @@ def main():
     photos = _write_photos()
 
     if os.path.exists(TRAINING_FILE):
-        print(f"{TRAINING_FILE} is there already.")
+        print(f"{TRAINING_FILE} exists already.")
     else:
         run_script("dataset_tool_tf.py", *DATA, "--out", TRAINING_FILE, stdout=subprocess.DEVNULL)
     data = ["--train-tfrecords", TRAINING_FILE, "--validation-dir", PHOTO_DIR]
@@ -64,7 +64,7 @@ def main():
 
 
 def compose(rows):
-    """[(noisy, denoised, clean), ...], each uint8 [3, H, W] -> a labelled Pillow image, a row of it each."""
+    """Return a Pillow image with one labelled row for each (noisy, denoised, clean) of uint8 [3, H, W]."""
 
     def label(kind, pixels, clean):
         return kind if kind == "clean" else f"{kind}  {metrics.psnr(pixels, clean, peak=255):.2f} dB"
@@ -74,26 +74,26 @@ def compose(rows):
 
 
 def _write_photos():
-    """Cuts squares from the photographs in scikit-image's package. Returns {name: uint8 [3, SIDE, SIDE]}."""
+    """Write crops of the photographs in scikit-image to PHOTO_DIR. Returns {name: uint8 [3, SIDE, SIDE]}."""
     package, photos = os.path.join(os.path.dirname(skimage.__file__), "data"), {}
     for name, (left, top) in PHOTOS.items():
         path = os.path.join(package, name)
-        if os.path.exists(path):  # Which ones it brings, and which it would download, depends on its version.
+        if os.path.exists(path):  # Some versions of scikit-image would download some of them.
             photos[name] = rgb_files.read_rgb(path)[:, top : top + SIDE, left : left + SIDE]
             images.save_uint8(os.path.join(PHOTO_DIR, name), photos[name])
     if not photos:
-        raise dnnlib.UserError(f"{package}: none of {', '.join(PHOTOS)} is there; install requirements.txt")
+        raise dnnlib.UserError(f"{package}: none of {', '.join(PHOTOS)} found; install requirements.txt")
     return photos
 
 
 def _add_noise(clean, name):
-    """Validation noise, sigma 25, on uint8 [3, H, W]. As any image file it ends up clipped, unlike in training."""
+    """Add Gaussian validation noise to uint8 [3, H, W]. Unlike in training, the result is clipped to bytes."""
     noise = corruption.create("gaussian", **config.NOISE.gaussian)
     return images.to_uint8(noise.for_validation(images.to_float(clean), corruption.generator(config.TRAIN.seed, name)))
 
 
 def _newest_run():
-    """The run directory with the largest number: that of the training that has just finished."""
+    """Return the run directory with the largest number, which is that of the training that just finished."""
     runs = [name for name in os.listdir("results") if name.endswith(f"-{config.DESC}-demo-1gpu-L-n2n")]
     return os.path.join("results", max(runs, key=lambda name: int(name.split("-")[0])))
 

@@ -1,9 +1,9 @@
-"""Downloads the 24 images of the Kodak set, the project's validation images.
+"""Download the 24 images of the Kodak set, which the project uses for validation.
 
     python download_kodak.py --output-dir datasets/kodak
 
-Each image is checked to be complete before it gets its name, so that an interrupted download can be repeated: what is
-there already is kept.
+Every image is checked before it is saved under its name. Repeat the command after an interruption: it keeps the images
+that are complete.
 """
 
 import http.client
@@ -24,23 +24,23 @@ COUNT = 24
 HOST = "r0k.us/graphics/kodak/kodak/"
 PORTRAITS = (4, 9, 10, 17, 18, 19)  # 512x768; the others are 768x512.
 
-_TIMEOUT = 30  # Seconds without any data.
-_PAUSES = (1, 2, 4)  # Seconds before each further attempt.
-_MAX_BYTES = 16 << 20  # No image is over 1 MB; an answer that never ends is none of them.
-_LAST_BYTES = b"IEND\xaeB`\x82"  # Of every PNG: a chunk's name and checksum, which Pillow does without.
-_WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass.
+_TIMEOUT = 30  # Seconds without data.
+_PAUSES = (1, 2, 4)  # Seconds before each retry.
+_MAX_BYTES = 16 << 20  # Maximum size of a download; every image is smaller than 1 MB.
+_LAST_BYTES = b"IEND\xaeB`\x82"  # Every PNG ends with this; Pillow does not check it.
+_WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of temporary faults.
 
 
 class _Unavailable(Exception):
-    """An attempt failed in a way that may pass."""
+    """An attempt failed; a retry may succeed."""
 
 
 class _NoConnection(_Unavailable):
-    """There was no connection, or no TLS on it."""
+    """The server could not be reached, or not with TLS."""
 
 
 def main():
-    """The command line. Usage errors end with status 2, other errors with 1."""
+    """Run the command line."""
     args = _parse_arguments()
     bases = [args.base_url] if args.base_url else [f"https://{HOST}", f"http://{HOST}"]
     images.check_writable(os.path.join(args.output_dir, _name(1)))
@@ -52,20 +52,20 @@ def main():
             if not kept:
                 with dnnlib.open_atomic(path, "wb") as f:
                     f.write(_fetch(bases, number))
-            tqdm.write(f"{path}: {'is there already' if kept else 'downloaded'}")
+            tqdm.write(f"{path}: {'exists already' if kept else 'downloaded'}")
             bar.update()
 
 
 def _parse_arguments():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder to write kodim01.png ... into")
-    parser.add_argument("--base-url", metavar="URL", help=f"folder of a mirror; default https://{HOST}")
+    parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder for kodim01.png, kodim02.png, ...")
+    parser.add_argument("--base-url", metavar="URL", help=f"URL of a mirror; default https://{HOST}")
     args = parser.parse_args()
     if not args.output_dir:
         parser.error("argument --output-dir: is empty; name a folder")
     if args.base_url is not None:
         if not args.base_url.startswith(("http://", "https://")):
-            parser.error(f"argument --base-url: '{args.base_url}' begins with neither http:// nor https://")
+            parser.error(f"argument --base-url: '{args.base_url}' must begin with http:// or https://")
         args.base_url = args.base_url.rstrip("/") + "/"
     return args
 
@@ -75,7 +75,7 @@ def _name(number):
 
 
 def _is_complete(path, number):
-    """Whether the file at `path` is image `number` in full. Tells of one that is not, before it is replaced."""
+    """Whether the file at `path` is complete image `number`. Prints why if it exists and is not."""
     if not os.path.exists(path):
         return False
     with open(path, "rb") as f:
@@ -86,13 +86,13 @@ def _is_complete(path, number):
 
 
 def find_fault(data, number):
-    """What keeps the bytes `data` from being Kodak image `number`, 1..24: a few words, or None if nothing does."""
+    """Explain why the bytes `data` are not Kodak image `number`, 1 to 24; None if they are."""
     size = (512, 768) if number in PORTRAITS else (768, 512)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if (image.size, image.mode) != (size, "RGB"):
                 return f"is {image.mode} of {image.width}x{image.height}, not RGB of {size[0]}x{size[1]}"
-            image.verify()  # Checksums, up to the end of the file; it leaves nothing to decode.
+            image.verify()  # Checks the checksums. The image must be opened again to be decoded.
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
         return None if data.endswith(_LAST_BYTES) else "is cut short"
@@ -101,18 +101,18 @@ def find_fault(data, number):
 
 
 def _fetch(bases, number):
-    """The bytes of image `number`, checked, from the first of the folders `bases`, or the next if that is dropped."""
+    """Return the checked bytes of image `number` from the first reachable URL of `bases`, with retries."""
     for pause in (*_PAUSES, None):
         try:
             return _fetch_once(bases, number)
         except _Unavailable as error:
             if pause is None:
-                raise dnnlib.UserError(f"{error}; check the network, or name a mirror by --base-url") from None
+                raise dnnlib.UserError(f"{error}; check the network, or name a mirror with --base-url") from None
             time.sleep(pause)
 
 
 def _fetch_once(bases, number):
-    """One attempt. If only the second of `bases` can be reached, the first is removed from the list, and told."""
+    """Try once. If only the second of `bases` can be reached, remove the first from the list and say so."""
     try:
         return _download(bases[0] + _name(number), number)
     except _NoConnection as error:
@@ -120,9 +120,9 @@ def _fetch_once(bases, number):
             raise
         try:
             data = _download(bases[1] + _name(number), number)
-        except _NoConnection:  # Neither answers: https may well, at the next attempt.
+        except _NoConnection:  # Neither answers; the next attempt tries https first again.
             raise error from None
-        tqdm.write(f"{error}; going on without encryption, at {bases[1]}")
+        tqdm.write(f"{error}; continuing without encryption at {bases[1]}")
         del bases[0]
         return data
 
@@ -137,9 +137,9 @@ def _download(url, number):
         raise _Unavailable(what) if error.code in _WORTH_RETRYING else dnnlib.UserError(what) from None
     except urllib.error.URLError as error:
         raise _NoConnection(f"{url}: cannot connect ({error.reason})") from None
-    except (ValueError, http.client.InvalidURL) as error:  # E.g. a port that is no number.
+    except (ValueError, http.client.InvalidURL) as error:  # Such as a port that is not a number.
         raise dnnlib.UserError(f"{url}: {error}") from None
-    except (OSError, http.client.HTTPException) as error:  # While it was reading.
+    except (OSError, http.client.HTTPException) as error:  # While reading.
         raise _Unavailable(f"{url}: the download broke off ({error})") from None
     if fault := find_fault(data, number):
         raise _Unavailable(f"{url}: what was downloaded {fault}")

@@ -1,1 +1,1 @@
-"""Image files and arrays: reading, writing, measuring, sheets of pictures."""
+"""Image files and arrays: reading, writing, quality metrics and contact sheets."""

@@ -1,6 +1,6 @@
-"""Image files and arrays: finding and opening files, writing, conversion to and from bytes.
+"""Image files and arrays: find, open and write files, and convert between bytes and floats.
 
-Images inside the project are float32 in [-0.5, 0.5], channel-first: `x = uint8 / 255 - 0.5`.
+Images inside the project are float32 in [-0.5, 0.5], channels first: `x = uint8 / 255 - 0.5`.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 import dnnlib
 from dnnlib.util import words_of
 
-# Larger than the 151 megapixels of the largest cameras; half a gigabyte as RGB. A small file can claim any number.
+# More than the 151 megapixels of the largest cameras; half a gigabyte as RGB. A small file can claim any size.
 MAX_PIXELS = 180_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from here on, and refuses from twice that.
-# What photographs come in, and nothing that Pillow hands on to other programs, as it does PostScript.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this, and refuses twice as many.
+# Formats of photographs. Formats that Pillow passes to other programs, such as PostScript, are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SUFFIXES += (".ppm", ".pgm", ".pbm", ".jp2", ".j2k", ".avif", ".tga")
@@ -28,29 +28,34 @@ _BROKEN += (MemoryError, struct.error, zlib.error)
 
 
 class Refused(dnnlib.UserError):
-    """An image that is whole, but holds what the program cannot keep."""
+    """An intact image whose contents the program cannot keep."""
 
 
 def to_float(pixels):
-    """uint8 or uint16 array -> float32 in [-0.5, 0.5]."""
+    """Convert a uint8 or uint16 array to float32 in [-0.5, 0.5]."""
     return np.asarray(pixels, np.float32) / np.iinfo(pixels.dtype).max - np.float32(0.5)
 
 
 def to_uint(x, dtype):
-    """Float array in [-0.5, 0.5], clipped if beyond -> uint8 or uint16, as `dtype` says, rounded to nearest."""
+    """Convert a float array in [-0.5, 0.5] to uint8 or uint16: clipped, and rounded to nearest."""
     peak = np.iinfo(dtype).max
     return np.clip((x + 0.5) * peak + 0.5, 0, peak).astype(dtype)
 
 
 def to_uint8(x):
-    """Float array in [-0.5, 0.5], clipped if beyond -> uint8, rounded to nearest."""
+    """Convert a float array in [-0.5, 0.5] to uint8: clipped, and rounded to nearest."""
     return to_uint(x, np.uint8)
 
 
 def list_images(folder, tell=True):
-    """Sorted paths of the image files in `folder`, by suffix in any case. UserError if there is no such folder.
+    """Return the sorted paths of the image files in `folder`, recognised by suffix in upper or lower case.
 
-    tell: whether files and folders that are passed over are counted in a line on stderr. Hidden ones never are.
+    Args:
+        folder: Folder to list. Hidden files are ignored.
+        tell: Whether to print a line on stderr that counts the other files and folders.
+
+    Raises:
+        UserError: There is no such folder.
     """
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of images")
@@ -62,9 +67,9 @@ def list_images(folder, tell=True):
 
 
 def list_tree(folder, leave_out=()):
-    """Sorted paths of the image files in `folder` and in all folders below it, but not in those of `leave_out`.
+    """Return the sorted paths of the image files in `folder` and all folders below it, except those in `leave_out`.
 
-    Folders that are symbolic links are followed, each once. Files that are passed over are counted in a line on stderr.
+    Symbolic links to folders are followed, each folder once. A line on stderr counts the other files.
     """
     done = {os.path.realpath(path) for path in leave_out}
     paths, others = [], []
@@ -88,9 +93,9 @@ def _tell_passed_over(folder, names):
 
 
 def open_image(path):
-    """Opens an image, of whatever kind its bytes say, and reads its header only.
+    """Open an image and read its header; the content, not the suffix, determines the format.
 
-    UserError naming the file if it cannot be an image, or has more than MAX_PIXELS.
+    Raises UserError if the file is not an image or has more than MAX_PIXELS.
     """
     with readable(path, "cannot be read"):
         Image.init()
@@ -99,18 +104,18 @@ def open_image(path):
 
 @contextlib.contextmanager
 def readable(path, what="cannot be decoded", also=()):
-    """Turns what decoders raise in the block into a UserError that says of `path` `what` and why.
+    """Turn what decoders raise in the block into a UserError: "`path`: `what` (reason)".
 
-    also: exceptions of a decoder's own.
+    also: Further exceptions that the decoder raises.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Broken EXIF and the like: the pixels are all we need.
+            warnings.simplefilter("ignore")  # Such as broken EXIF data: only the pixels matter.
             yield
     except dnnlib.UserError:
         raise
     except UnidentifiedImageError:
-        raise dnnlib.UserError(f"{path}: not an image, or of a kind that is not known here") from None
+        raise dnnlib.UserError(f"{path}: not an image, or of an unsupported format") from None
     except Image.DecompressionBombError:
         limit = MAX_PIXELS // 10**6
         raise dnnlib.UserError(f"{path}: damaged, or too large: the limit is {limit} megapixels") from None
@@ -120,27 +125,27 @@ def readable(path, what="cannot be decoded", also=()):
 
 
 def check_pixels(width, height):
-    """Pillow's error, for readers of other libraries, if an image has more than MAX_PIXELS."""
+    """Raise Pillow's error if an image has more than MAX_PIXELS; for decoders other than Pillow."""
     if width * height > MAX_PIXELS:
         raise Image.DecompressionBombError
 
 
 def orientation(image, path):
-    """The EXIF orientation, 1 to 8, of the opened `image`. UserError naming `path` if it is broken."""
+    """Return the EXIF orientation, 1 to 8, of the opened `image`. Raises UserError if the file is broken."""
     with readable(path, "cannot be read"):
-        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own version decodes the image.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # The getexif of PNG images decodes them.
 
 
 def decode(image, path):
-    """Decodes the opened `image`, turned upright by its EXIF orientation. UserError naming `path` if it is broken."""
+    """Decode the opened `image` and turn it upright by its EXIF orientation. Raises UserError if the file is broken."""
     with readable(path):
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # Without a copy where it is upright.
+        ImageOps.exif_transpose(image, in_place=True)  # An upright image is not copied.
         return image
 
 
 def upright(samples, orientation):
-    """[H, W, C] as stored with an EXIF `orientation` of 1 to 8 -> as it is to be seen."""
+    """Turn stored samples [H, W, C] with an EXIF `orientation` of 1 to 8 upright."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -151,9 +156,10 @@ def upright(samples, orientation):
 
 
 def save(path, image, **options):
-    """Saves a Pillow image; it appears under its name only when complete. UserError if the format cannot hold it.
+    """Save a Pillow image; the file appears under its name only when it is complete.
 
-    options: of the format, see Pillow's documentation of file formats.
+    options: Options of the format, as Pillow's documentation lists them. Raises UserError if the format cannot hold
+    the image.
     """
     check_writable(path)
     try:
@@ -162,22 +168,22 @@ def save(path, image, **options):
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) is not None:
             raise
-        raise dnnlib.UserError(f"{path}: {error}; use .png") from None  # E.g. alpha in a JPEG.
+        raise dnnlib.UserError(f"{path}: {error}; use .png") from None  # Such as alpha in a JPEG.
 
 
 def format_of(path):
-    """The image format that the suffix of `path` stands for, as Pillow calls it, such as "JPEG"; None if unknown."""
+    """Return Pillow's name of the format for the suffix of `path`, such as "JPEG"; None if the suffix is unknown."""
     Image.init()
     return Image.registered_extensions().get(os.path.splitext(path)[1].lower())
 
 
 def save_uint8(path, pixels):
-    """Saves uint8 [3, H, W] or [H, W] as an image."""
+    """Save uint8 [3, H, W] or [H, W] as an image."""
     save(path, Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels))
 
 
 def check_writable(path):
-    """UserError if no image could be written to `path`: to be known before the work."""
+    """Raise UserError if no image can be written to `path`. Call it before the work."""
     if format_of(path) not in Image.SAVE:
         suffix = os.path.splitext(path)[1]
         raise dnnlib.UserError(f"{path}: no image format is known by the suffix '{suffix}'; use .png")

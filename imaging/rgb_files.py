@@ -1,7 +1,7 @@
-"""Image files as 8-bit RGB, which training data and validation are made of.
+"""Image files as 8-bit RGB, for training data and validation.
 
-image_files.py reads them, as for all other programs. A file with samples, pages or channels that 8-bit RGB cannot keep
-is refused by name; where only precision or looks are lost, a note says so.
+A file with samples, pages or channels that 8-bit RGB cannot keep is refused. A note names the file if only precision,
+metadata or transparency is lost.
 """
 
 import sys
@@ -13,9 +13,9 @@ from imaging import image_files, images, pages
 
 
 def read_header(path):
-    """Returns (mode as stored, (width, height)) of an image as `read_rgb` turns it, from the file's header.
+    """Return (mode as stored, (width, height) of the upright image in pixels) from the header of an image file.
 
-    UserError naming the file if it is broken, `images.Refused` if 8-bit RGB cannot keep it.
+    Raises UserError if the file is broken, `images.Refused` if 8-bit RGB cannot keep it.
     """
     with image_files.open_source(path) as source:
         _check(path, source)
@@ -24,14 +24,14 @@ def read_header(path):
 
 
 def print_note(text):
-    """Prints a note to stderr, above a progress bar."""
+    """Print a note on stderr, above any progress bar."""
     tqdm.write(f"note: {text}", file=sys.stderr)
 
 
 def read_rgb(path, note=print_note):
-    """Image file -> uint8 array [3, H, W]. Grey is repeated, 16 bits are scaled to 8, alpha is laid on white.
+    """Read an image file as uint8 [3, H, W]: grey is repeated, 16 bits are scaled to 8, alpha is laid on white.
 
-    note: called with a line that names the file for everything that is lost. Errors are those of `read_header`.
+    note: Function that is called with a line for everything that is lost. Raises the errors of `read_header`.
     """
     with image_files.open_source(path) as source:
         _check(path, source)
@@ -53,7 +53,7 @@ def read_rgb(path, note=print_note):
 
 def _check(path, source):
     if source.pages > 1:
-        raise images.Refused(f"{path}: a stack of {source.pages} pages; save each as a file")
+        raise images.Refused(f"{path}: a stack of {source.pages} pages; save each page as a file")
     if source.mode == "F":
         raise images.Refused(f"{path}: floating-point samples; convert them to 8 or 16 bits")
 
@@ -63,7 +63,7 @@ def _to_uint8(samples):
 
 
 def _on_white(rgb, alpha, premultiplied):
-    """uint8 [C, H, W] with alpha uint8 [H, W] as seen before a white ground. premultiplied: by alpha already."""
+    """Composite uint8 [C, H, W] with alpha uint8 [H, W] on white. premultiplied: whether colours contain alpha."""
     weight = alpha / np.float32(255)
     colour = rgb if premultiplied else rgb * weight
     return np.clip(colour + 255 * (1 - weight) + 0.5, 0, 255).astype(np.uint8)

@@ -1,17 +1,17 @@
-"""Sheets of pictures: several images in one, with labels."""
+"""Contact sheets: several labelled pictures in one image."""
 
 from PIL import Image, ImageDraw, ImageFont
 
 
 def centre(pixels, size):
-    """The central square of an array [..., H, W], `size` wide and high, or as much of it as there is."""
+    """Return the central `size` x `size` crop of an array [..., H, W]; all of a shorter side."""
     y, x = (max(length - size, 0) // 2 for length in pixels.shape[-2:])
     return pixels[..., y : y + size, x : x + size]
 
 
 def labelled_sheet(rows, font_size=18):
-    """Rows of (label, uint8 [3, H, W]) -> a Pillow image of them all, each label above its picture."""
-    strip, gap = 30, 4  # Pixels: the height of the labels above a row, the space around the pictures.
+    """Return a Pillow image of rows of (label, uint8 [3, H, W]), with each label above its picture."""
+    strip, gap = 30, 4  # Pixels: height of the labels, space between pictures.
     height, width = (max(pixels.shape[axis] for row in rows for _, pixels in row) for axis in (1, 2))
     size = [gap + max(map(len, rows)) * (width + gap), len(rows) * (strip + height) + gap]
     sheet = Image.new("RGB", size, "white")

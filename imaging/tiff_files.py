@@ -1,7 +1,7 @@
-"""TIFF files page by page: stacks, 16 bits a channel, floating-point samples; tifffile reads and writes them.
+"""TIFF files page by page: stacks, 16 bits per channel, floating-point samples, read and written by tifffile.
 
-Of a page's tags those are written again that describe the picture or its place in a stack, such as what ImageJ and
-OME-TIFF keep there, and those that say how it is stored.
+The written page keeps the tags that describe the picture or its place in a stack, such as those of ImageJ and OME-TIFF,
+and the tags that say how it is stored.
 """
 
 import contextlib
@@ -19,26 +19,27 @@ from dnnlib.util import atomic_path
 from imaging import images
 from imaging.pages import Kind, Page, to_palette
 
-# Damaged files make tifffile raise what they may: it checks little, and leaves values it does not know as they are.
+# tifffile checks little, so that a damaged file can raise any exception.
 ERRORS = (Exception,)
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 _DNG_VERSION = 50706
+_CONVERT = "convert them to 8 or 16 bits or to float32"
 _LOSSLESS = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD")
-_COMPRESSION = "ADOBE_DEFLATE"  # Where the source's would lose something, or there is none.
-_BIG = 2**32 - 2**25  # Bytes from which a file needs 64-bit offsets.
+_COMPRESSION = "ADOBE_DEFLATE"  # Used if the source is not a TIFF or its compression is lossy.
+_BIG = 2**32 - 2**25  # Bytes; larger files need 64-bit offsets.
 
-# Tags that are copied as they are: those of EXIF data; names of document and page, XMP, IPTC, Photoshop's, ImageJ's,
-# MicroManager's, GeoTIFF's and GDAL's.
+# Tags that are copied unchanged: texts of EXIF data; names of document and page; XMP, IPTC, Photoshop, ImageJ,
+# MicroManager, GeoTIFF and GDAL.
 COLOUR_TAGS = {301, 318, 319}  # Transfer function, white point, chromaticities.
 _TEXTS = {271, 272, 305, 306, 315, 33432}  # Maker, model, software, time, artist, copyright.
 _COPIED = _TEXTS | COLOUR_TAGS | {269, 270, 285, 297, 316, 700, 33723, 34377, 50838, 50839, 51123}
 _COPIED |= {33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
-_POINTERS = {ExifTags.IFD.Exif: "ExifTag", ExifTags.IFD.GPSInfo: "GPSTag"}  # To directories of their own.
+_POINTERS = {ExifTags.IFD.Exif: "ExifTag", ExifTags.IFD.GPSInfo: "GPSTag"}  # Tags that point to separate directories.
 
 
 class _Strict(logging.Filter):
-    """tifffile only logs that a stack ends early; it is an error here. Its other remarks are not for users."""
+    """Raise an error if a stack ends early, which tifffile only logs, and hide its other log messages."""
 
     def filter(self, record):
         if "invalid page offset" in record.getMessage():
@@ -50,9 +51,9 @@ logging.getLogger("tifffile").addFilter(_Strict())
 
 
 def open_tiff(path):
-    """An open `tifffile.TiffFile`, or None if `path` is no TIFF file or one that is left to Pillow (CMYK, say).
+    """Return an open `tifffile.TiffFile`; None if `path` is not a TIFF file or is left to Pillow, such as 8-bit CMYK.
 
-    UserError for samples of a type that is not known here; Pillow's error for images beyond its limit of pixels.
+    Raises UserError for unsupported samples or channels, and Pillow's error for an image with too many pixels.
     """
     with open(path, "rb") as f:
         head = f.read(10)
@@ -60,7 +61,7 @@ def open_tiff(path):
         return None
     tiff = tifffile.TiffFile(path)
     try:
-        if head[8:] == b"CR" or _is_raw(tiff):  # Of Canon, or of others.
+        if head[8:] == b"CR" or _is_raw(tiff):  # "CR" marks the raw files of Canon.
             raise images.Refused(f"{path}: a raw photograph; develop it to PNG or TIFF of 16 bits")
         return tiff if _check(tiff, path) else None
     except BaseException:
@@ -69,44 +70,46 @@ def open_tiff(path):
 
 
 def _is_raw(tiff):
-    """Whether the file is a DNG, or its first page a preview of pictures in its sub-directories, as in raw files."""
+    """Whether the file is a DNG, or its first page only a preview of pictures in sub-directories, as in raw files."""
     first = tiff.pages[0] if tiff.pages else None
     return first is not None and (_DNG_VERSION in first.tags or bool(first.is_reduced and first.subifds))
 
 
 def _check(tiff, path):
-    """Whether all pages can be read here; False where Pillow can read the first."""
+    """Whether this module reads all pages; False if Pillow reads the first. Raises an error if neither can."""
     if not tiff.pages:
         raise tifffile.TiffFileError("it has no pages")
     if len(tiff.pages) == 1 and tiff.series[0].size > tiff.pages[0].size:
         raise dnnlib.UserError(f"{path}: a stack with a directory for its first page only; save it as BigTIFF")
-    for page in tiff.pages:
-        images.check_pixels(page.imagewidth, page.imagelength)
-        if min(page.imagewidth, page.imagelength) < 1:
-            raise tifffile.TiffFileError("it has no pixels")
-        if len(page.dataoffsets) < math.prod(page.chunked):
-            raise tifffile.TiffFileError("it has fewer parts than its size takes")
-        colours = _colours(page)
-        if page.dtype == np.uint8 and (colours is None or page.bitspersample < 8):
-            return False
-        whole = page.dtype is not None and page.dtype.kind == "u" and page.bitspersample in (8, 16)
-        if not whole and (page.dtype is None or page.dtype.kind not in "fb"):
-            what = f"{page.bitspersample}-bit samples" if page.dtype is None else f"samples of type {page.dtype}"
-            raise images.Refused(f"{path}: {what} are not known; convert them to 8 or 16 bits or to float32")
-        if colours is None or (page.photometric == PHOTOMETRIC.PALETTE and page.dtype != np.uint8):
-            name = getattr(page.photometric, "name", page.photometric)
-            raise images.Refused(f"{path}: {name} of {page.bitspersample} bits is not known; convert it to RGB or grey")
-        extra = page.samplesperpixel - colours
-        if page.axes not in ("YX", "YXS", "SYX") or not (extra == 0 or (extra == 1 and _has_alpha(page))):
-            raise images.Refused(
-                f"{path}: {page.samplesperpixel} channels; grey or RGB, with or without a channel marked as alpha, is "
-                "known; save the others as files of their own"
-            )
+    return all(_is_supported(page, path) for page in tiff.pages)
+
+
+def _is_supported(page, path):
+    """Whether this module reads the page; False if Pillow does. Raises an error if neither can."""
+    images.check_pixels(page.imagewidth, page.imagelength)
+    if min(page.imagewidth, page.imagelength) < 1:
+        raise tifffile.TiffFileError("it has no pixels")
+    if len(page.dataoffsets) < math.prod(page.chunked):
+        raise tifffile.TiffFileError("it has too few strips or tiles")
+    colours, bits = _colours(page), page.bitspersample
+    if page.dtype == np.uint8 and (colours is None or bits < 8):
+        return False
+    if page.dtype is None:
+        raise images.Refused(f"{path}: {bits}-bit samples are not supported; {_CONVERT}")
+    if page.dtype.kind not in "fb" and not (page.dtype.kind == "u" and bits in (8, 16)):
+        raise images.Refused(f"{path}: samples of type {page.dtype} are not supported; {_CONVERT}")
+    if colours is None or (page.photometric == PHOTOMETRIC.PALETTE and page.dtype != np.uint8):
+        what = f"{getattr(page.photometric, 'name', page.photometric)} of {bits} bits"
+        raise images.Refused(f"{path}: {what} is not supported; convert it to RGB or grey")
+    extra = page.samplesperpixel - colours
+    if page.axes not in ("YX", "YXS", "SYX") or not (extra == 0 or (extra == 1 and _has_alpha(page))):
+        what = "only grey or RGB, with or without a channel marked as alpha, is supported"
+        raise images.Refused(f"{path}: {page.samplesperpixel} channels; {what}; save the others as separate files")
     return True
 
 
 def _colours(page):
-    """1 of grey and palettes, 3 of what is decoded to RGB, None of other colour spaces."""
+    """Return the number of colour channels: 1 for grey and palettes, 3 for RGB; None for other colour spaces."""
     if page.photometric in (*_GREY, PHOTOMETRIC.PALETTE):
         return 1
     is_ycbcr = page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG
@@ -118,7 +121,7 @@ def _has_alpha(page):
 
 
 def first_page(tiff):
-    """(Mode, EXIF orientation) of the first page. The mode is named as Pillow names its own."""
+    """Return (mode, EXIF orientation) of the first page, with the mode named as in Pillow."""
     page = tiff.pages[0]
     name = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[page.samplesperpixel]
     if page.photometric == PHOTOMETRIC.PALETTE:
@@ -133,7 +136,7 @@ def first_page(tiff):
 
 
 def to_page(page, samples, sample_range):
-    """A `tifffile.TiffPage` and its decoded `samples` -> Page, turned upright."""
+    """Convert a `tifffile.TiffPage` and its decoded `samples` to an upright Page."""
     if page.axes == "SYX":
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(*samples.shape[:2], -1).astype(samples.dtype.newbyteorder("="), copy=False)
@@ -154,14 +157,14 @@ def to_page(page, samples, sample_range):
 
 
 def _invert(samples):
-    """Exchanges black and white in place, where samples are whole numbers."""
+    """Swap black and white of integer samples in place."""
     if samples.dtype.kind == "u":
         colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
         np.subtract(np.iinfo(samples.dtype).max, colours, out=colours)
 
 
 def _layout(page):
-    """How the samples are stored and what describes them, mostly as arguments of `tifffile.TiffWriter.write`."""
+    """Return how a page is stored and described, mostly as arguments of `tifffile.TiffWriter.write`."""
     compression = page.compression.name if page.compression.name in _LOSSLESS else _COMPRESSION
     return {
         "byteorder": page.parent.byteorder,
@@ -178,7 +181,7 @@ def _layout(page):
 
 
 def _exif(page):
-    """EXIF data as other formats keep it, from the tags of a page; None if it has none."""
+    """Return the EXIF data in the tags of a page, as bytes for other formats; None if it has none."""
     if not {*page.tags.keys()} & (_TEXTS | _POINTERS.keys()):
         return None
     read, kept = Image.Exif(), Image.Exif()
@@ -195,14 +198,14 @@ def _exif(page):
 
 @contextlib.contextmanager
 def page_writer(path, nbytes):
-    """Yields write(page). The file, of about `nbytes`, appears under its name when complete."""
+    """Yield a function write(page); the file of about `nbytes` bytes appears under its name when it is complete."""
     with atomic_path(path) as temporary:
         with contextlib.ExitStack() as stack:
             writer = None
 
             def write(page):
                 nonlocal writer
-                if writer is None:  # Tags are copied as they are, so that the file has the byte order of the source.
+                if writer is None:  # The file takes the byte order of the source, because tags are copied unchanged.
                     byteorder = page.kind.tiff.get("byteorder", "<")
                     writer = tifffile.TiffWriter(temporary, bigtiff=nbytes > _BIG, byteorder=byteorder)
                     stack.enter_context(writer)
@@ -217,9 +220,10 @@ def _write_page(writer, page):
     kind, data = page.kind, page.samples
     layout = {"compression": _COMPRESSION, "predictor": 3 if page.is_float else 2, "resolution": kind.dpi, **kind.tiff}
     white_is_zero = layout.pop("white_is_zero", False)
-    layout.pop("byteorder", None)  # The file's, not the page's.
+    layout.pop("byteorder", None)  # Belongs to the file, not to the page.
     layout["extratags"] = [*layout.get("extratags", []), *_exif_tags(writer, page)]
-    layout["photometric"] = "rgb" if data.shape[2] > 2 else "miniswhite" if white_is_zero else "minisblack"
+    grey = "miniswhite" if white_is_zero else "minisblack"
+    layout["photometric"] = "rgb" if data.shape[2] > 2 else grey
     layout["extrasamples"] = None if page.alpha is None else layout.get("extrasamples") or ["unassalpha"]
     if kind.palette and page.alpha is None:
         indices, entries = to_palette(page)
@@ -239,14 +243,14 @@ def _write_page(writer, page):
 
 
 def _exif_tags(writer, page):
-    """The EXIF data as tags; directories that it points to are written at once, where the file ends so far."""
+    """Return the EXIF data as tags; the directories that it points to are appended to the file immediately."""
     exif = Image.Exif()
     exif.load(page.kind.exif or b"")
     copied = {tag[0] for tag in page.kind.tiff.get("extratags", [])}
     texts = {code: exif.get(code) for code in {*_TEXTS, 270} - copied}
     tags = [(code, 2, 0, text.encode(), True) for code, text in texts.items() if isinstance(text, str)]
     if writer.tiff.offsetsize > 4:
-        return tags  # Pillow, which makes the directories, knows 32-bit offsets only.
+        return tags  # Pillow writes directories with 32-bit offsets only.
     for code, name in _POINTERS.items():
         if code in exif:
             directory = TiffImagePlugin.ImageFileDirectory_v2(
@@ -256,7 +260,7 @@ def _exif_tags(writer, page):
                 if tag != ExifTags.IFD.Interop:
                     directory[tag] = value
             offset = writer.filehandle.seek(0, os.SEEK_END)
-            offset += writer.filehandle.write(bytes(offset % 2))  # Directories begin at even offsets.
+            offset += writer.filehandle.write(bytes(offset % 2))  # Directories must start at even offsets.
             writer.filehandle.write(directory.tobytes(offset))
             tags.append((name, 4, 1, offset, True))
     return tags

@@ -1,1 +1,1 @@
-"""Training data as record files: TFRecords, noisy shots of scenes, synthetic images."""
+"""Training data: TFRecords files, noisy shots of scenes, synthetic images."""

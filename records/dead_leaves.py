@@ -1,16 +1,16 @@
-"""Synthetic training images by the dead-leaves model: no photographs, no licence, no download.
+"""Synthetic training images of the dead-leaves model, which need no photographs, licence or download.
 
-Shapes of random size, form and colour fall on top of one another. What is left to see has statistics that matter in
-photographs: objects at all scales that occlude each other, sharp edges between smooth or textured regions, a power
+Shapes of random size, form and colour fall on top of each other. The visible parts share important statistics with
+photographs: objects of all scales that occlude each other, sharp edges between smooth or textured regions, and a power
 spectrum that falls with about the square of the frequency.
 
-- The model and the r^-3 law of sizes, which makes it scale-invariant: Lee, Mumford & Huang, "Occlusion Models for
+- The model and its scale-invariant r^-3 law of sizes: Lee, Mumford & Huang, "Occlusion Models for
   Natural Images: A Statistical Study of a Scale-Invariant Dead Leaves Model", IJCV 2001. Networks trained on such
   images: Achddou, Gousseau & Ladjal, "Synthetic Images as a Regularity Prior for Image Restoration Neural Networks",
   SSVM 2021; Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021.
-- Colour is drawn on decorrelated axes of log cone responses: Ruderman, Cronin & Chiao, "Statistics of Cone Responses
+- Colours are drawn on decorrelated axes of log cone responses: Ruderman, Cronin & Chiao, "Statistics of Cone Responses
   to Natural Images: Implications for Visual Coding", JOSA A 1998; cone responses from RGB by the matrix of Reinhard et
-  al., "Color Transfer between Images", 2001. How far colours spread was matched to photographs (BSDS300, training).
+  al., "Color Transfer between Images", 2001. The spread of colours is fitted to photographs (BSDS300, training set).
 """
 
 import collections
@@ -28,42 +28,42 @@ from scipy.ndimage import gaussian_filter
 
 import dnnlib
 
-SIZE = 320  # Default side in pixels: room for random crops of 256x256.
+SIZE = 320  # Default side in pixels; leaves room for random crops of 256x256.
 
-_SUPERSAMPLING = 2  # Leaves are drawn this much larger and averaged down, in linear light: antialiasing.
-_COVERAGE = 3.0  # Leaves over a point on average; the backdrop shows through where there are none, exp(-3) = 5%.
-_TEXTURES = 4  # Texture fields an image; its leaves show different parts of them, at different strengths.
-_MATERIALS = (3, 20)  # Colours an image is made of, each leaf a variation of one: leaves of a tree look alike.
+_SUPERSAMPLING = 2  # Antialiasing: leaves are drawn this many times larger and averaged in linear light.
+_COVERAGE = 3.0  # Mean number of leaves over a point; exp(-3) = 5% of the image shows the backdrop.
+_TEXTURES = 4  # Texture fields per image; leaves show different parts of them at different strengths.
+_MATERIALS = (3, 20)  # Base colours per image; each leaf varies one of them, as leaves of a tree look alike.
 
 _LMS_FROM_RGB = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
-# Rows: achromatic, yellow-blue, red-green, of the decimal logarithms of L, M, S. Orthonormal: transposed is inverse.
+# Rows: achromatic, yellow-blue and red-green combinations of log10(L, M, S). Orthonormal: the transpose is the inverse.
 _OPPONENT_FROM_LMS = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
-_IMAGE_MEAN = np.array([-1.3, 0.14, 0.0])  # Opponent colour of an image: its mean over images ...
+_IMAGE_MEAN = np.array([-1.3, 0.14, 0.0])  # Opponent colour of an image: mean over images ...
 _IMAGE_STD = np.array([0.35, 0.12, 0.022])  # ... and standard deviation.
-_LEAF_STD = np.array([0.62, 0.13, 0.022])  # Standard deviation over the leaves of an image, itself varied by image.
-_NEPER = np.float32(np.log(10) / np.sqrt(3))  # One unit on the achromatic axis, as a natural logarithm of the light.
+_LEAF_STD = np.array([0.62, 0.13, 0.022])  # Standard deviation over the leaves of an image; varies between images.
+_NEPER = np.float32(np.log(10) / np.sqrt(3))  # One unit on the achromatic axis as a natural logarithm of light.
 
 
 def dead_leaves(height, width, rng):
-    """Renders one image, uint8 [3, height, width] (gamma-encoded RGB), all drawn from the NumPy Generator `rng`."""
+    """Render one image, uint8 [3, height, width] of gamma-encoded RGB, from the NumPy Generator `rng`."""
     h, w = height * _SUPERSAMPLING, width * _SUPERSAMPLING
     centres, radii = _draw_places(h, w, rng)
     leaf = _draw_map(h, w, centres, radii, rng)
     light = _draw_colours(len(radii), rng)[:, leaf] * np.exp(_NEPER * _draw_shading(leaf, centres, radii, rng))
     light = light.reshape(3, height, _SUPERSAMPLING, width, _SUPERSAMPLING).mean(axis=(2, 4))
-    softness = rng.uniform(0, 0.45)  # Of lens and demosaicking: standard deviation of the blur, in pixels.
+    softness = rng.uniform(0, 0.45)  # Standard deviation of the blur of lens and demosaicking in pixels.
     light = gaussian_filter(light, (0, softness, softness), mode="nearest")
-    white = max(1, np.quantile(light, 0.985))  # Exposure: in most photographs little is clipped.
+    white = max(1, np.quantile(light, 0.985))  # Exposure: photographs clip few pixels.
     return (np.clip(light / white, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
 
 
 def dead_leaves_images(count, seed, size=SIZE):
-    """Yields `count` images, uint8 [3, size, size], rendered on all cores; image k depends on (seed, k) only.
+    """Yield `count` images, uint8 [3, size, size], rendered on all CPU cores; image k depends only on (seed, k).
 
-    The calling script needs the usual `if __name__ == "__main__":`, as its worker processes import it. UserError if one
-    of them is killed.
+    The calling script needs `if __name__ == "__main__":`, because the worker processes import it. Raises UserError if
+    a worker is killed.
     """
-    workers = min(dnnlib.util.cpu_count(), count // 4)  # Starting a process takes as long as a few images.
+    workers = min(dnnlib.util.cpu_count(), count // 4)  # Starting a process takes as long as rendering a few images.
     if workers < 2:
         yield from (_render(seed, k, size) for k in range(count))
         return
@@ -73,12 +73,12 @@ def dead_leaves_images(count, seed, size=SIZE):
     try:
         for k in range(count):
             pending.append(pool.submit(_render, seed, k, size))
-            if len(pending) >= 4 * workers:  # Bounds memory where the consumer is slower than the workers.
+            if len(pending) >= 4 * workers:  # Bounds memory if the consumer is slower than the workers.
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     except concurrent.futures.process.BrokenProcessPool:
-        raise dnnlib.UserError("a process that rendered dead leaves was killed; is the memory enough?") from None
+        raise dnnlib.UserError("a process that rendered dead leaves was killed; is there enough memory?") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -88,24 +88,25 @@ def _render(seed, k, size):
 
 
 def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent handles it.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent():
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])  # Else a worker outlives its kill.
+    # Otherwise workers survive a killed parent.
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 def _draw_places(h, w, rng):
-    """Centres [n, 2] as (x, y) and radii [n] of the leaves on an h x w canvas, bottom to top; leaf 0: the backdrop."""
+    """Draw centres [n, 2] as (x, y) and radii [n] of the leaves, bottom to top; leaf 0 is the backdrop."""
     side, canvas = max(h, w), np.array([w, h])
-    r_min = _SUPERSAMPLING * np.exp(rng.uniform(np.log(1.0), np.log(16.0)))  # Some scenes are busy, some are calm.
+    r_min = _SUPERSAMPLING * np.exp(rng.uniform(np.log(1.0), np.log(16.0)))  # Some scenes are busy, others calm.
     r_max = max(side * rng.uniform(0.2, 0.6), 2 * r_min)
     grid = np.geomspace(r_min, r_max, 256)
     density = grid**-2  # r^-3 dr on a logarithmic grid.
-    around = density * (h + 2 * grid) * (w + 2 * grid)  # Large leaves reach the canvas from farther outside it.
-    covered = np.sum(density * np.pi / 2 * grid**2) / np.sum(around)  # By a leaf; shapes fill half a disc.
+    around = density * (h + 2 * grid) * (w + 2 * grid)  # Large leaves reach the canvas from farther away.
+    covered = np.sum(density * np.pi / 2 * grid**2) / np.sum(around)  # By one leaf; shapes fill half a disc.
     n = 1 + int(_COVERAGE / covered)
     radii = rng.choice(grid, n, p=around / around.sum())
     centres = canvas / 2 + rng.uniform(-1, 1, [n, 2]) * (canvas / 2 + radii[:, None])
@@ -114,14 +115,14 @@ def _draw_places(h, w, rng):
 
 
 def _draw_map(h, w, centres, radii, rng):
-    """Draws the leaves bottom to top. Returns the number of the leaf on top of each pixel, int32 [h, w]."""
+    """Draw the leaves bottom to top. Returns the number of the topmost leaf at each pixel, int32 [h, w]."""
     n = len(radii)
-    shapes = rng.choice(5, n, p=rng.dirichlet([2] * 5))  # Each scene has its own mixture of them.
+    shapes = rng.choice(5, n, p=rng.dirichlet([2] * 5))  # Each scene mixes shapes differently.
     outlines = [None] * n
     for shape, draw_outlines in enumerate([_discs, _ellipses, _rectangles, _polygons, _blobs]):
-        for corners, of_size in ((12, radii < 12), (48, radii >= 12)):  # Of round shapes.
+        for corners, of_size in ((12, radii < 12), (48, radii >= 12)):  # Corners of round shapes.
             (chosen,) = np.nonzero((shapes == shape) & of_size)
-            x, y = draw_outlines(len(chosen), corners, rng)  # In a circle of radius 1 about 0, [chosen, corners] each.
+            x, y = draw_outlines(len(chosen), corners, rng)  # [chosen, corners] each, in the unit circle.
             angle, r = rng.uniform(0, 2 * np.pi, [len(chosen), 1]), radii[chosen, None]
             placed_x = centres[chosen, :1] + r * (x * np.cos(angle) - y * np.sin(angle))
             placed_y = centres[chosen, 1:] + r * (x * np.sin(angle) + y * np.cos(angle))
@@ -165,20 +166,20 @@ def _blobs(n, corners, rng):
 
 
 def _draw_colours(n, rng):
-    """Colours of n leaves, linear RGB, float32 [3, n]."""
+    """Draw the colours of n leaves, float32 [3, n] of linear RGB."""
     spread = _LEAF_STD * np.exp(rng.normal(0, [0.35, 0.4, 0.4]))
     materials = rng.normal(_IMAGE_MEAN, _IMAGE_STD) + spread * rng.normal(0, 1, [rng.integers(*_MATERIALS), 3])
     opponent = materials[rng.integers(len(materials), size=n)] + spread * rng.normal(0, 0.3, [n, 3])
     rgb = np.linalg.inv(_LMS_FROM_RGB) @ 10 ** (opponent @ _OPPONENT_FROM_LMS).T
-    return rgb.clip(1e-3).astype(np.float32)  # Colours outside of RGB's gamut would be negative.
+    return rgb.clip(1e-3).astype(np.float32)  # Colours outside the RGB gamut are negative.
 
 
 def _draw_shading(leaf, centres, radii, rng):
-    """Light within the leaves and over the scene, on the achromatic axis, float32 [h, w] for the map `leaf` [h, w]."""
+    """Draw the light within leaves and over the scene, float32 [h, w] on the achromatic axis."""
     n, (h, w) = len(radii), leaf.shape
     pixels = np.int32(h * w)
     y, x = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)
-    slope = rng.normal(0, 0.25, [2, n]) / radii  # Of each leaf from one side to the other.
+    slope = rng.normal(0, 0.25, [2, n]) / radii  # Gradient of each leaf from one side to the other.
     at_zero = (-slope * centres.T).sum(axis=0).astype(np.float32)
     slope_x, slope_y = slope.astype(np.float32)
     shading = slope_x[leaf] * x + slope_y[leaf] * y + at_zero[leaf]
@@ -187,11 +188,11 @@ def _draw_shading(leaf, centres, radii, rng):
     strength = rng.gamma(1.0, roughness, n).astype(np.float32)
     textures = np.concatenate([_draw_texture(h, w, rng).ravel() for _ in range(_TEXTURES)])
     which, offset = rng.integers(_TEXTURES, size=n, dtype=np.int32), rng.integers(pixels, size=n, dtype=np.int32)
-    # Shifting the flat index shifts a field, which is periodic, cyclically (but for a step of one row: not visible).
+    # Shifting the flat index shifts a periodic field cyclically, except for an invisible step of one row.
     place = (np.arange(pixels, dtype=np.int32).reshape(h, w) + offset[leaf]) % pixels
     shading += strength[leaf] * textures[which[leaf] * pixels + place]
 
-    for _ in range(3):  # Illumination of the scene: a few slow waves.
+    for _ in range(3):  # Illumination of the scene: slow waves.
         (fx, fy), phase, amplitude = rng.normal(0, 0.6, 2) / max(h, w), rng.random(), rng.normal(0, 0.35)
         wave = np.float32(fx) * x + np.float32(fy) * y + np.float32(phase)
         shading += np.float32(amplitude) * np.cos(np.float32(2 * np.pi) * wave)
@@ -199,7 +200,7 @@ def _draw_shading(leaf, centres, radii, rng):
 
 
 def _draw_texture(h, w, rng):
-    """Gaussian field float32 [h, w], mean 0, standard deviation 1, amplitude spectrum f^-alpha, along a grain."""
+    """Draw a Gaussian field, float32 [h, w], with mean 0, standard deviation 1, a grain and an f^-alpha spectrum."""
     alpha, angle, stretch = rng.uniform(0.3, 1.6), rng.uniform(0, np.pi), np.exp(rng.exponential(0.5))
     fy, fx = np.fft.fftfreq(h)[:, None].astype(np.float32), np.fft.rfftfreq(w).astype(np.float32)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))

@@ -1,4 +1,4 @@
-"""Scenes of which there are several noisy shots: found in folders, checked, and how far the shots are shifted."""
+"""Noisy shots of scenes: find them in folders, check them, and estimate how far they are shifted."""
 
 import collections
 import os
@@ -7,23 +7,24 @@ import sys
 import numpy as np
 
 import dnnlib
-from imaging import images, rgb_files
+from imaging import images, rgb_files, sheets
 
-_LISTED = 20  # Problems told in full; two folders that have nothing to do with each other give as many as files.
-_WINDOW = 512  # Side of the part of an image, in its centre, that shifts are estimated from.
-_BAND = (1, 8)  # Pixels: what is finer is mostly noise, what is coarser hardly moves.
-# Correlation times side of the window: shots of nothing but noise reach some 20 by chance; from here on nearly all
-# estimates are right within half a pixel.
+_LISTED = 20  # Maximum number of problems to print; unrelated folders have one per file.
+_WINDOW = 512  # Pixels: side of the central crop that shifts are estimated from.
+_BAND = (1, 8)  # Pixels: finer detail is mostly noise, coarser detail hardly moves.
+# Threshold of correlation times side of the crop. Pure noise reaches about 20; above the threshold nearly all estimates
+# are right within half a pixel.
 _RELIABLE = 100
 
 
 def find_pairs(dir_a, dir_b):
-    """The scenes of two folders: [[path in dir_a, path in dir_b], ...], paired by file name but for the suffix.
+    """Pair the images of two folders by file name without suffix: [[path in dir_a, path in dir_b], ...].
 
-    UserError, after a line on stderr for each, if images have no partner, differ in size or cannot be read.
+    Raises UserError, after a line on stderr for each problem, if images have no partner, differ in size or cannot be
+    read.
     """
     if os.path.isdir(dir_a) and os.path.isdir(dir_b) and os.path.samefile(dir_a, dir_b):
-        raise dnnlib.UserError(f"{dir_b}: is the same folder as {dir_a}; the second shots are needed")
+        raise dnnlib.UserError(f"{dir_b}: is the same folder as {dir_a}; name the folder of the second shots")
     problems, by_name = [], []
     for folder in (dir_a, dir_b):
         named = collections.defaultdict(list)
@@ -40,24 +41,24 @@ def find_pairs(dir_a, dir_b):
 
 
 def find_bursts(folder):
-    """The scenes of a folder of folders: [[path of a shot, ...], ...] in the order of names.
+    """List the scenes in a folder with one subfolder per scene: [[path of a shot, ...], ...], sorted by name.
 
-    UserError, after a line on stderr for each, if images are in none of the folders, or a folder's images are fewer
-    than two, differ in size or cannot be read.
+    Raises UserError, after a line on stderr for each problem, if an image is outside the subfolders, or if the images
+    of a subfolder are fewer than two, differ in size or cannot be read.
     """
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of scenes")
     names = (n for n in sorted(os.listdir(folder)) if not n.startswith("."))
     bursts = {path: images.list_images(path) for n in names if os.path.isdir(path := os.path.join(folder, n))}
-    problems = [f"{path}: is in none of the folders of scenes" for path in images.list_images(folder, tell=False)]
-    problems += [f"{path}: has {len(s)} images; a scene takes two or more" for path, s in bursts.items() if len(s) < 2]
+    problems = [f"{path}: is outside the folders of scenes" for path in images.list_images(folder, tell=False)]
+    problems += [f"{path}: has {len(s)} images; a scene needs two or more" for path, s in bursts.items() if len(s) < 2]
     scenes = [shots for shots in bursts.values() if len(shots) > 1]
     _check(folder, scenes, problems)
     return scenes
 
 
 def _check(where, scenes, problems):
-    """UserError if there are no scenes, or any problems: those given, and shots that differ in size."""
+    """Raise UserError if there are no scenes, or if there are problems: those given, or shots that differ in size."""
     for shots in scenes:
         try:
             sizes = [rgb_files.read_header(path)[1] for path in shots]
@@ -73,21 +74,22 @@ def _check(where, scenes, problems):
         print(line, file=sys.stderr)
     if problems:
         first = f" (the first {_LISTED} are listed)" if len(problems) > _LISTED else ""
-        raise dnnlib.UserError(f"{where}: {len(problems)} problems with the shots{first}; put them right")
+        raise dnnlib.UserError(f"{where}: {len(problems)} problems with the shots{first}; correct them")
     if not scenes:
         raise dnnlib.UserError(f"{where}: has no scenes of two or more shots ({', '.join(images.SUFFIXES)})")
 
 
 def estimate_shift(a, b):
-    """By how many pixels (down, right) the content of `b` lies off that of `a`, both uint8 [3, H, W], to a tenth.
+    """Estimate by how many pixels (down, right) image `b` is shifted from image `a`, both uint8 [3, H, W].
 
-    Phase correlation of their centres, confined to the band of frequencies where images stand out from noise: with all
-    of them, as in its usual form, it fails on soft images. None where they are too flat, noisy or small to tell.
+    The estimate has a resolution of 0.1 pixels; it is None if the images are too flat, noisy or small. It is a phase
+    correlation of the image centres in the band of frequencies where images stand out from noise; with all frequencies
+    it fails on soft images.
     """
     from skimage.filters import difference_of_gaussians, window
     from skimage.registration import phase_cross_correlation
 
-    a, b = (_centre(x.mean(axis=0)) for x in (a, b))
+    a, b = (sheets.centre(x.mean(axis=0), _WINDOW) for x in (a, b))
     taper = window("hann", a.shape)  # Images are not periodic.
     a, b = (difference_of_gaussians(x, *_BAND) * taper for x in (a, b))
     if not a.any() or not b.any():
@@ -95,8 +97,3 @@ def estimate_shift(a, b):
     shift, error, _ = phase_cross_correlation(b, a, upsample_factor=10, normalization=None)
     correlation = np.sqrt(max(0, 1 - error**2))
     return tuple(shift.tolist()) if correlation * np.sqrt(a.size) > _RELIABLE else None
-
-
-def _centre(x):
-    top, left = (max(n - _WINDOW, 0) // 2 for n in x.shape)
-    return x[top : top + _WINDOW, left : left + _WINDOW]

@@ -1,11 +1,11 @@
-"""TFRecords of images: writing, and reading at random through an index of record offsets.
+"""TFRecords files of images: write them, and read records in any order through an index of offsets.
 
-A record is framed as: length (uint64), masked CRC-32C of the length, payload, masked CRC-32C of the payload, all little
-endian. The payload is a `tf.train.Example` with `shape` int64[3] = (3, H, W) and `data` bytes = the uint8 pixels,
-channel-first.
+A record consists of its length (uint64), the masked CRC-32C of the length, the payload, and the masked CRC-32C of the
+payload, all little-endian. The payload is a `tf.train.Example` with the features `shape` int64[3] = (3, H, W) and
+`data` = the uint8 pixels as bytes, channels first.
 
-In a file of noisy shots every record has besides `scene` int64[1], the number of what it shows. The shots of a scene,
-two or more of one size, follow each other. To readers that know nothing of scenes these are files of images.
+In a file of noisy shots every record also has the feature `scene` int64[1], the number of its scene. The shots of a
+scene, two or more of the same size, are consecutive. Readers that ignore scenes see an ordinary file of images.
 """
 
 import array
@@ -20,21 +20,21 @@ import numpy as np
 import dnnlib
 
 _HEADER, _FOOTER = 12, 4
-_BYTES_LIST, _INT64_LIST = 1, 3  # Numbers of the fields of a tf.train.Feature.
-_MAX_FEATURES = 32  # Of a record, before those of an image are missed.
-_CHUNK = 1 << 20  # Bytes read at a time, so that memory does not depend on the size of a record.
+_BYTES_LIST, _INT64_LIST = 1, 3  # Field numbers of tf.train.Feature.
+_MAX_FEATURES = 32  # Maximum number of features of a record that are searched for those of an image.
+_CHUNK = 1 << 20  # Bytes per read, so that memory does not depend on the record size.
 
 
 def write_images(path, images):
-    """Writes uint8 arrays [3, H, W] from the iterable `images`; the file appears when complete. Returns their number.
+    """Write uint8 arrays [3, H, W] from the iterable `images`; return their number.
 
-    UserError if they cannot be written, e.g. because the disk is full.
+    The file appears under its name when it is complete. Raises UserError if it cannot be written.
     """
     return write_shots(path, ((pixels, None) for pixels in images))
 
 
 def write_shots(path, shots):
-    """As `write_images`, of pairs (uint8 [3, H, W], number of its scene)."""
+    """Write noisy shots as `write_images` does, from an iterable of (uint8 [3, H, W], number of the scene or None)."""
     from dnnlib.tflib import tf
 
     count = 0
@@ -64,14 +64,14 @@ def _example(messages, pixels, scene):
 
 
 class ImageRecords:
-    """Random access to the images of a TFRecords file. Safe to use from several threads.
+    """Random access to the images of a TFRecords file, from any number of threads.
 
-    Opening it reads the length and the checksums of every record (16 bytes each), which finds truncated files and files
-    of another kind; the pixels are checked against their checksum each time they are read.
+    Opening a file reads the length and the checksums of every record (16 bytes each), which detects truncated and
+    foreign files. Every read of pixels verifies their checksum.
     """
 
     def __init__(self, path):
-        """UserError if `path` is missing, not a TFRecords file, truncated or empty."""
+        """Open `path`. Raises UserError if it is missing, not a TFRecords file, truncated or empty."""
         self.path = path
         try:
             self._file = os.open(path, os.O_RDONLY)
@@ -89,22 +89,22 @@ class ImageRecords:
             os.close(self._file)
 
     def structure(self):
-        """Arrays that identify the content: where each record begins, how long it is, the checksum that it has."""
+        """Return the offset, length and checksum of every record as three arrays; they identify the content."""
         return self._offsets, self._lengths, self._checksums
 
     def shape(self, record):
-        """(3, H, W) of image number `record`, from the record's own words, not yet checked against its checksum."""
+        """Return (3, H, W) of image number `record`, without verifying the checksum."""
         return self._parse(record)[0]
 
     def check(self):
-        """UserError naming the first record that is no image by its structure; its pixels are not read."""
+        """Raise UserError for the first record whose structure is not that of an image. Pixels are not read."""
         for record in dnnlib.util.progress(range(len(self)), desc="checking", unit="record", leave=False):
             self._parse(record)
 
     def scenes(self):
-        """int64 [scenes, 2]: the first record of each scene and how many shots it has; 1 in files of single images.
+        """Return int64 [scenes, 2]: the first record and the number of shots of each scene; 1 shot in files of images.
 
-        UserError if the shots of a file do not make scenes of two or more of one size.
+        Raises UserError if a scene has only one shot, or shots of different sizes.
         """
         if self._parse(0)[2] is None:
             return np.stack([np.arange(len(self)), np.ones(len(self), np.int64)], axis=1)
@@ -126,14 +126,14 @@ class ImageRecords:
         return np.array(scenes, np.int64)
 
     def read(self, record):
-        """Image number `record`, uint8 [3, H, W]."""
+        """Return image number `record`, uint8 [3, H, W]."""
         _, height, width = self.shape(record)
         return self.crop(record, 0, 0, height, width)
 
     def crop(self, record, y, x, height, width):
-        """Rows y.. and columns x.. of image number `record`, uint8 [3, height, width], in memory of that size.
+        """Return a crop of image number `record`, uint8 [3, height, width], with its top left corner at (x, y).
 
-        UserError naming the record if its checksum or its features are wrong.
+        Only the rows of the crop are held in memory. Raises UserError if the checksum or the features are wrong.
         """
         self._verify(record)
         (channels, full_height, full_width), data, _ = self._parse(record)
@@ -185,14 +185,14 @@ class ImageRecords:
             raise self._error(record, "is damaged: its checksum is wrong")
 
     def _parse(self, record):
-        """(shape, offset in the file of the first pixel, scene or None), by walking the fields, not the pixels."""
+        """Return (shape, file offset of the first pixel, scene or None) without reading the pixels."""
         start = int(self._offsets[record])
         stop = start + int(self._lengths[record])
         shape = data = scene = None
         try:
             ((_, features, end),) = self._fields(start, stop)  # Example.features
             for _, entry, entry_end in itertools.islice(self._fields(features, end), _MAX_FEATURES):
-                (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)  # Of the map Features.feature
+                (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)  # Map entry
                 name = self._pread(key, min(key_end - key, 8))
                 if name not in (b"shape", b"data", b"scene"):
                     continue
@@ -212,7 +212,7 @@ class ImageRecords:
         return shape, data, scene
 
     def _fields(self, start, stop):
-        """Yields (number, first byte, end) of the length-delimited protobuf fields in a part of the file."""
+        """Yield (field number, offset, end) of the length-delimited protobuf fields in a part of the file."""
         while start < stop:
             head = self._pread(start, min(20, stop - start))
             tag, position = _varint(head, 0)
@@ -225,11 +225,11 @@ class ImageRecords:
             yield tag >> 3, begin, start
 
     def _int64_list(self, start, stop):
-        """The values of an Int64List, packed in one field or one varint field each."""
+        """Read the values of an Int64List, which are packed or one varint field each."""
         raw, position, values = self._pread(start, min(stop - start, 64)), 0, []
         while position < len(raw):
             tag, position = _varint(raw, position)
-            if tag & 7 == 2:  # Packed: what follows the length are bare varints.
+            if tag & 7 == 2:  # Packed: bare varints follow the length.
                 size, position = _varint(raw, position)
                 end = position + size
                 while position < end:
@@ -244,7 +244,7 @@ class ImageRecords:
 def _varint(data, position):
     value = shift = 0
     while True:
-        byte = data[position]  # IndexError where a varint runs off its end.
+        byte = data[position]  # IndexError if the varint is cut short.
         position += 1
         value |= (byte & 127) << shift
         if byte < 128:

@@ -93,7 +93,7 @@ def test_small_images_are_enlarged_without_distortion_or_overshoot(tmp_path, hei
         np.uint8
     )  # Edges that make bicubic overshoot.
     tfrecords.write_images(path, [np.stack([board] * 3)])
-    noise = corruption.Poisson(train_lambda=(5.0, 5.0), validation_lambda=30.0)
+    noise = corruption.create("poisson", train_lambda=(5.0, 5.0), validation_lambda=30.0)
     (noisy, _, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
     assert clean.shape == (3, 3, 64, 64)
     assert clean.min() >= -0.5 and clean.max() <= 0.5 and np.isfinite(noisy).all()
@@ -155,7 +155,7 @@ def test_minibatches_of_shots_are_pure_and_as_noisy_as_the_shots(shots_file):
 
 
 def test_files_of_the_other_kind_are_refused(training_file, shots_file):
-    with pytest.raises(dnnlib.UserError, match=r"single images, and --noise none takes two .*--pairs or --bursts"):
+    with pytest.raises(dnnlib.UserError, match=r"single images, and --noise none needs two .*--pairs or --bursts"):
         TrainingData(training_file, 32, seed=1, pairs=True)
     with pytest.raises(dnnlib.UserError, match="train on them with --noise none"):
         TrainingData(shots_file, 32, seed=1)

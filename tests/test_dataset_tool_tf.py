@@ -147,7 +147,10 @@ def test_verify_names_every_damaged_record(command, training_file, tmp_path):
     done = command("dataset_tool_tf.py", "--verify", "bad.tfrecords")
     assert done.returncode == 1
     damaged = [f"damaged: bad.tfrecords: record {k} is damaged: its checksum is wrong" for k in (0, 3)]
-    assert done.stderr.splitlines() == [*damaged, "error: bad.tfrecords: 2 of 4 records are damaged; make it anew"]
+    assert done.stderr.splitlines() == [
+        *damaged,
+        "error: bad.tfrecords: 2 of 4 records are damaged; write it again",
+    ]
 
 
 def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
@@ -166,7 +169,7 @@ def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
     assert told.startswith("a: passed over 1 other files or folders, e.g. photo1.cr2")
     down, right = map(float, re.fullmatch(r"shifted: b/photo0\.bmp: (\S+) down, (\S+) right of a/.*", shifted).groups())
     assert down == pytest.approx(-3, abs=0.3) and right == pytest.approx(4, abs=0.3)
-    assert warning == "warning: shots that are shifted teach a network to blur; align them or take them away"
+    assert warning == "warning: shifted shots teach a network to blur; align or remove them"
 
     files = [f"a/photo{k}.png b/photo{k}.bmp".split() for k in range(4)]
     lines = done.stdout.splitlines()
@@ -196,7 +199,7 @@ def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(command, tmp_pat
     assert done.returncode == 0, done.stderr
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert "shots/x/1.png: cannot be decoded" in skipped[0] and "shots/y/0.png: cannot be decoded" in skipped[2]
-    assert skipped[1] == "skipped: shots/x/2.png: is a copy of shots/x/0.png; their noise has to differ"
+    assert skipped[1] == "skipped: shots/x/2.png: is a copy of shots/x/0.png; their noise must differ"
     assert skipped[3] == "skipped: shots/y/1.png: no other shot of its scene can be used"
     assert done.stdout.splitlines()[:4] == ["0 shots/x/0.png", "1 shots/x/3.png", "2 shots/z/0.png", "3 shots/z/1.png"]
     tail = [
@@ -225,6 +228,6 @@ def test_pairs_that_do_not_match_are_listed_and_nothing_is_written(command, tmp_
         "a/2.png: has no partner in b",
         "b/3.png: has no partner in a",
         "b/1.png: is 30x20, but a/1.png is 20x20",
-        "error: a, b: 3 problems with the shots; put them right",
+        "error: a, b: 3 problems with the shots; correct them",
     ]
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]

@@ -43,12 +43,12 @@ def test_everything_wrong_with_pairs_is_listed(tmp_path, monkeypatch, capsys):
     save(tmp_path / "b" / "size.png", (6, 8))
     save(tmp_path / "a" / "broken.png")
     (tmp_path / "b" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(dnnlib.UserError, match=r"^a, b: 5 problems with the shots; put them right$"):
+    with pytest.raises(dnnlib.UserError, match=r"^a, b: 5 problems with the shots; correct them$"):
         shots.find_pairs("a", "b")
     assert sorted(capsys.readouterr().err.splitlines()) == [
         "a/alone.png: has no partner in b",
         "a/twice.jpg, a/twice.png: more than one image of that name",
-        "b/broken.png: not an image, or of a kind that is not known here",
+        "b/broken.png: not an image, or of an unsupported format",
         "b/lonely.png: has no partner in a",
         "b/size.png: is 6x8, but a/size.png is 8x6",
     ]
@@ -79,10 +79,10 @@ def test_bursts_of_different_lengths_and_what_can_be_wrong_with_them(tmp_path, m
     with pytest.raises(dnnlib.UserError, match="4 problems"):
         shots.find_bursts(".")
     assert sorted(capsys.readouterr().err.splitlines()) == [
-        "./empty: has 0 images; a scene takes two or more",
-        "./loose.png: is in none of the folders of scenes",
+        "./empty: has 0 images; a scene needs two or more",
+        "./loose.png: is outside the folders of scenes",
         "./y/3.png: is 9x6, but ./y/1.png is 8x6",
-        "./z: has 1 images; a scene takes two or more",
+        "./z: has 1 images; a scene needs two or more",
     ]
 
 
