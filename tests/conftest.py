@@ -14,6 +14,22 @@ GOLDEN_DIR = os.path.join(ROOT, "tests", "golden")
 
 
 @pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run a main function in this process and in the folder of the test; the result is that of `command`."""
+    import dnnlib
+
+    def run(main, *args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            dnnlib.cli_main(main)
+        return subprocess.CompletedProcess(args, caught.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def command(tmp_path):
     """Runs a script of the project in the folder of the test; returns the finished process, its output as text."""
 

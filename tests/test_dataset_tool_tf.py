@@ -45,8 +45,8 @@ def mixed(tmp_path):
     return folder
 
 
-def test_a_folder_of_all_kinds(command, mixed, tmp_path):
-    done = command("dataset_tool_tf.py", "--input-dir", mixed, "--out=train.tfrecords")  # In the current folder.
+def test_a_folder_of_all_kinds(call, mixed, tmp_path):
+    done = call(dataset_tool_tf.main, "--input-dir", mixed, "--out=train.tfrecords")  # In the current folder.
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[9:12] == ["Dataset statistics:", "  Formats:", "    RGB: 6 images"]
@@ -88,12 +88,12 @@ def test_dead_leaves(command, tmp_path):
         (["--input-dir", "broken", "--out", "broken/a.png/o"], "broken/a.png is not a folder"),
     ],
 )
-def test_mistakes_end_in_one_line_and_no_output(command, tmp_path, args, message):
+def test_mistakes_end_in_one_line_and_no_output(call, tmp_path, args, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     for name in ("a.png", "b.jpg"):
         (tmp_path / "broken" / name).write_bytes(b"no image")
-    done = command("dataset_tool_tf.py", *args)
+    done = call(dataset_tool_tf.main, *args)
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["broken", "empty"]
@@ -137,14 +137,14 @@ def test_pixels_in_flight_are_bounded_and_in_order(monkeypatch, tmp_path):
     assert taken == paths and most > 900
 
 
-def test_verify_names_every_damaged_record(command, training_file, tmp_path):
-    done = command("dataset_tool_tf.py", "--verify", training_file)
+def test_verify_names_every_damaged_record(call, training_file, tmp_path):
+    done = call(dataset_tool_tf.main, "--verify", training_file)
     assert done.returncode == 0 and done.stdout == f"{training_file}: 4 images, all whole\n"
     data = bytearray(open(training_file, "rb").read())
     data[1000] ^= 1
     data[-1000] ^= 1
     (tmp_path / "bad.tfrecords").write_bytes(data)
-    done = command("dataset_tool_tf.py", "--verify", "bad.tfrecords")
+    done = call(dataset_tool_tf.main, "--verify", "bad.tfrecords")
     assert done.returncode == 1
     damaged = [f"damaged: bad.tfrecords: record {k} is damaged: its checksum is wrong" for k in (0, 3)]
     assert done.stderr.splitlines() == [
@@ -153,7 +153,7 @@ def test_verify_names_every_damaged_record(command, training_file, tmp_path):
     ]
 
 
-def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
+def test_pairs_become_scenes_and_shifts_are_told(call, tmp_path):
     rng = np.random.default_rng(0)
     for folder, suffix, (top, left) in [("a", "png", (0, 0)), ("b", "bmp", (3, -4))]:
         (tmp_path / folder).mkdir()
@@ -163,7 +163,7 @@ def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
             noisy = (content + rng.normal(0, 20, content.shape)).clip(0, 255).astype(np.uint8)
             save(tmp_path / folder / f"photo{scene}.{suffix}", noisy.transpose(1, 2, 0))
     (tmp_path / "a" / "photo1.cr2").touch()
-    done = command("dataset_tool_tf.py", "--pairs", "a", "b", "--out", "pairs.tfrecords")
+    done = call(dataset_tool_tf.main, "--pairs", "a", "b", "--out", "pairs.tfrecords")
     assert done.returncode == 0, done.stderr
     told, shifted, warning = done.stderr.splitlines()
     assert told.startswith("a: passed over 1 other files or folders, e.g. photo1.cr2")
@@ -182,11 +182,11 @@ def test_pairs_become_scenes_and_shifts_are_told(command, tmp_path):
     records = tfrecords.ImageRecords(tmp_path / "pairs.tfrecords")
     assert records.scenes().tolist() == [[0, 2], [2, 2], [4, 2], [6, 2]]
     assert np.array_equal(records.read(5), rgb_files.read_rgb(tmp_path / "b" / "photo2.bmp"))
-    done = command("dataset_tool_tf.py", "--verify", "pairs.tfrecords")
+    done = call(dataset_tool_tf.main, "--verify", "pairs.tfrecords")
     assert done.stdout == "pairs.tfrecords: 8 noisy shots of 4 scenes, all whole\n"
 
 
-def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(command, tmp_path):
+def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(call, tmp_path):
     rng = np.random.default_rng(0)
     for scene, count in {"x": 4, "y": 2, "z": 2}.items():
         (tmp_path / "shots" / scene).mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(command, tmp_pat
     shutil.copy(tmp_path / "shots/x/0.png", tmp_path / "shots/x/2.png")
     for broken in ("shots/x/1.png", "shots/y/0.png"):
         os.truncate(tmp_path / broken, 500)
-    done = command("dataset_tool_tf.py", "--bursts", "shots", "--out", "bursts.tfrecords")
+    done = call(dataset_tool_tf.main, "--bursts", "shots", "--out", "bursts.tfrecords")
     assert done.returncode == 0, done.stderr
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert "shots/x/1.png: cannot be decoded" in skipped[0] and "shots/y/0.png: cannot be decoded" in skipped[2]
@@ -213,16 +213,16 @@ def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(command, tmp_pat
 
     shutil.rmtree(tmp_path / "shots/x")
     shutil.rmtree(tmp_path / "shots/z")
-    done = command("dataset_tool_tf.py", "--bursts", "shots", "--out", "none.tfrecords")
+    done = call(dataset_tool_tf.main, "--bursts", "shots", "--out", "none.tfrecords")
     assert done.returncode == 1 and not (tmp_path / "none.tfrecords").exists()
     assert done.stderr.splitlines()[-1] == "error: none of the 1 scenes has two shots that can be used"
 
 
-def test_pairs_that_do_not_match_are_listed_and_nothing_is_written(command, tmp_path):
+def test_pairs_that_do_not_match_are_listed_and_nothing_is_written(call, tmp_path):
     for name, size in {"a/1.png": 20, "a/2.png": 20, "b/1.png": 30, "b/3.png": 20}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (size, 20)).save(tmp_path / name)
-    done = command("dataset_tool_tf.py", "--pairs", "a", "b", "--out", "pairs.tfrecords")
+    done = call(dataset_tool_tf.main, "--pairs", "a", "b", "--out", "pairs.tfrecords")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.splitlines() == [
         "a/2.png: has no partner in b",
