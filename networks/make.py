@@ -1,7 +1,7 @@
-"""Trains the networks of this folder and writes a card for each: `make networks`, or `python networks/make.py NAME ...`
+"""Train the networks of this folder and write a card for each: `make networks`, or `python networks/make.py NAME ...`
 
-It runs the ordinary commands from the root of the project, printed as it goes, and goes on where it was interrupted:
-networks that are there are left alone, runs that were begun are resumed. What data they need: networks/README.md.
+The script prints and runs the ordinary commands. It continues where it was interrupted: it keeps the networks that
+exist and resumes the runs that have begun. networks/README.md lists the data that it needs.
 """
 
 import dataclasses
@@ -11,17 +11,17 @@ import re
 import shlex
 import shutil
 
-from runs import measure, train_or_resume
-
 import dnnlib
 from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
+from networks.runs import measure, train_or_resume
 
 RUNS = "results/networks"
-# Stages of a training, {name: options}; each but the first starts from the network of the one before. For photographs:
-# those of `photographs`, a network of its own, from random weights; from there, at a constant rate and with noisy
-# targets, those in common; the last, as the rate falls to zero, with noisy targets or clean ones.
+# Stages of a training: {name: options}. Each stage starts from the network of the stage before it. The networks for
+# photographs start from the network `photographs`, which starts from random weights. The n2n and the n2c network share
+# the stages with a constant learning rate and noisy targets. They differ in the last stage only, where the rate falls
+# to zero and the targets are noisy (n2n) or clean (n2c).
 PHOTOGRAPHS = {
     "photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"],
     "photographs.2": ["--noise", "gaussian", "--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"],
@@ -35,7 +35,7 @@ POISSON = {
     ],
 }
 COMMON = {"gaussian": GAUSSIAN, "poisson": GAUSSIAN | POISSON}
-# Larger crops at last: after long training on small ones some textures make spots in photographs (docs/recipe.md).
+# The last stage has larger crops: after long training on small ones, some textures cause spots (docs/recipe.md).
 END = [
     *("--learning-rate", "0.0004", "--iterations", "2500", "--ramp-down-part", "1"),
     *("--minibatch-size", "4", "--crop-size", "160"),
@@ -51,19 +51,19 @@ TEST_SETS = {"Kodak": "kodak", "BSDS300 test": "bsd300"}
 
 @dataclasses.dataclass
 class Recipe:
-    """How a network is trained, measured and described."""
+    """The training, the measurements and the description of a network."""
 
     title: str
-    train: list  # A program and its options.
-    stages: dict  # {name: more options} of each stage of the training; one starts from the one before.
-    length: str  # The option that says for how long.
-    validate: dict  # {what it is measured on: a program and its options}
-    final: str  # The run's last snapshot.
-    curves: list
+    train: list  # Words of the training command: a program and its options.
+    stages: dict  # {name: further options} of the stages.
+    length: str  # The option that sets the length of a training.
+    validate: dict  # {test set: words of the validation command}
+    final: str  # File name of the run's last snapshot.
+    curves: list  # TensorBoard tags of the plotted curves.
     data: str
     limits: str
-    clean_targets: str = ""  # Option of a second training, for comparison in the card.
-    start: str = ""  # The network of this folder that the first stage starts from; none: random weights.
+    clean_targets: str = ""  # Option of a second training with clean targets; the card compares the two.
+    start: str = ""  # The network of this folder that the first stage starts from; empty for random weights.
 
 
 def _photographs(noise, title, stages, start=""):
@@ -82,21 +82,21 @@ def _photographs(noise, title, stages, start=""):
         },
         final="network_final.pickle",
         curves=["PSNR_avg_psnr", "Loss"],
-        data="1,176 photographs: BSDS300 train, and one of each of ImageNet's 1,000 classes but for 24, those of "
-        "the curve. Both sets are for non-commercial research.",
-        limits=f"Made for {noise.capitalize()} noise of {strengths} on sRGB values, independent from pixel to pixel. "
-        "Noise that a camera has processed or a JPEG has smeared is another one.",
+        data="1,176 photographs: the 200 of BSDS300 train and one from each of 976 of ImageNet's 1,000 classes. The "
+        "other 24 are the held-out photographs of the curve. Both sets are for non-commercial research.",
+        limits=f"Trained for {noise.capitalize()} noise ({strengths}) on sRGB values, independent from pixel to pixel. "
+        "It does not remove noise that a camera has processed or JPEG compression has blurred.",
         start=start,
     )
 
 
 def _restorer(noise, targets):
     stages = COMMON[noise] | {f"{noise}-{targets}": [*LAST[noise], *TARGETS[targets]]}
-    title = "noisy targets" if targets == "n2n" else "clean targets at last"
+    title = "noisy targets" if targets == "n2n" else "clean targets in the last stage"
     return _photographs(noise, title, stages, start="photographs")
 
 
-RECIPES = {"photographs": _photographs("gaussian", "where the others start", PHOTOGRAPHS)}
+RECIPES = {"photographs": _photographs("gaussian", "the start of the other networks", PHOTOGRAPHS)}
 RECIPES |= {f"{noise}-{targets}": _restorer(noise, targets) for noise in COMMON for targets in TARGETS}
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
@@ -107,28 +107,28 @@ RECIPES["mri-n2n"] = Recipe(
     final="network-final.pkl",
     curves=["test_db_clamped", "Loss"],
     data="400 axial slices of sub-01 to sub-20 of OpenNeuro ds002748 (CC0).",
-    limits="Made for T1 slices of 255x255 without skull. Not for diagnosis.",
+    limits="Trained for T1 slices of 255x255 pixels without skull. Not for diagnosis.",
     clean_targets="--corrupt-targets=false",
 )
 
 
 @dataclasses.dataclass
 class Run:
-    """A stage of a training, done."""
+    """A finished stage of a training."""
 
-    command: list  # The words after `python`.
+    command: list  # Words after `python`.
     run_dir: str
-    final: str  # Its last snapshot.
+    final: str  # Path of its last snapshot.
 
 
 def main():
-    """Makes what is missing. Ends with the status of the first command that fails."""
+    """Make the missing networks. Exit with the status of the first command that fails."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all by default")
-    parser.add_argument("--length", metavar="N", help="iterations or epochs of each stage, for a trial")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"networks: {', '.join(RECIPES)}; default: all")
+    parser.add_argument("--length", metavar="N", help="iterations or epochs of each stage, to try the script")
     args = parser.parse_args()
     if unknown := set(args.names) - RECIPES.keys():
-        parser.error(f"{min(unknown)}: is none of {', '.join(RECIPES)}")
+        parser.error(f"{min(unknown)}: no such network; choose from {', '.join(RECIPES)}")
     dnnlib.util.require("matplotlib", "networks/make.py", "requirements-dev.txt")
     os.chdir(SOURCE_ROOT)
     for name in args.names or RECIPES:
@@ -136,10 +136,10 @@ def main():
 
 
 def make(name, recipe, length=None):
-    """Trains, measures and describes a network, unless it is there."""
+    """Train, measure and describe a network, unless it exists."""
     snapshot = f"networks/{name}.pickle"
     if os.path.exists(snapshot):
-        print(f"{snapshot} is there already.")
+        print(f"{snapshot} exists.")
         return
     if recipe.start:
         make(recipe.start, RECIPES[recipe.start], length)
@@ -156,7 +156,7 @@ def make(name, recipe, length=None):
     for label, words in recipe.validate.items():
         for who, runs in trained.items():
             command = shlex.join([*words, "--network-snapshot", snapshot])
-            how = f"`python {command}`" if who == name else f"{who}, trained with `{recipe.clean_targets}`, not kept"
+            how = f"`python {command}`" if who == name else f"{who}, trained with `{recipe.clean_targets}`; not kept"
             measured.append((label, *measure(words, runs[-1].final, RUNS), how))
     with dnnlib.util.atomic_path(snapshot) as temporary:
         _copy_weights(trained[name][-1].final, temporary)
@@ -168,9 +168,16 @@ def make(name, recipe, length=None):
 
 
 def _train(train, recipe, length=None, names=None):
-    """Trains stage by stage by the command `train`, or goes on, or does nothing where that was done. Returns the Runs.
+    """Run or resume the stages of a training that have not finished.
 
-    length: of each stage, in place of the recipe's; names: {name of a stage: another}.
+    Args:
+        train: Words of the training command.
+        recipe: The Recipe.
+        length: Length of each stage, instead of the recipe's.
+        names: {name of a stage: name of its run}; default: the same.
+
+    Returns:
+        A list with the Run of each stage.
     """
     runs = []
     network = f"networks/{recipe.start}.pickle" if recipe.start else None
@@ -185,7 +192,7 @@ def _train(train, recipe, length=None, names=None):
 
 
 def _copy_weights(snapshot, path):
-    """Copies a snapshot, those of MRI without the optimizer's variables, two thirds of them."""
+    """Copy a snapshot; leave out the optimiser's variables, which are two thirds of an MRI snapshot."""
     from dnnlib import tflib
 
     state = tflib.load_snapshot(snapshot)
@@ -197,7 +204,15 @@ def _copy_weights(snapshot, path):
 
 
 def card(name, recipe, runs, digest, measured):
-    """The card of a network, in Markdown. measured: (what on, PSNR corrupted and restored, how) of each measurement."""
+    """Return the card of a network as Markdown.
+
+    Args:
+        name: Name of the network.
+        recipe: Its Recipe.
+        runs: The Run of each stage.
+        digest: SHA-256 of the snapshot.
+        measured: (test set, corrupted and restored PSNR in dB, command) of each measurement.
+    """
     rows = [("network", f"`networks/{name}.pickle`, sha256 `{digest}`"), ("data", recipe.data)]
     if recipe.start:
         rows.append(("starts from", f"[{recipe.start}]({recipe.start}.md)"))
@@ -208,12 +223,12 @@ def card(name, recipe, runs, digest, measured):
     for label, before, after, how in measured:
         lines.append(f"| {label} | {before:.2f} dB | {after:.2f} dB | {how} |")
     lines += ["", f"![curves of the training]({name}.png)", "", recipe.limits, ""]
-    lines += ["The weights are under the project's licence, [Apache 2.0](../LICENSE); the data: see above.", ""]
+    lines += ["The weights have the project's licence, [Apache 2.0](../LICENSE); the licence of the data is above.", ""]
     return "\n".join(lines)
 
 
 def _describe(run, length_option):
-    """Rows of the card: what a run did."""
+    """Return the card's rows (name, text) about a run."""
     submit_config = load_submit_config(run.run_dir)
     settings = submit_config.run_func_kwargs
     with open(os.path.join(run.run_dir, "log.txt"), encoding="utf-8") as f:
@@ -224,8 +239,8 @@ def _describe(run, length_option):
     return [
         ("command", f"`python {shlex.join(run.command)}`"),
         ("seed", settings.seed),
-        ("length", f"{length} {unit}, {settings.minibatch_size} at a time"),
-        ("time", f"{took}, in {precision}, on a machine that did other work too"),
+        ("length", f"{length} {unit}, minibatches of {settings.minibatch_size}"),
+        ("time", f"{took} in {precision}, on a machine shared with other work"),
         ("commit", f"`{submit_config.get('commit')}`"),
     ]
 

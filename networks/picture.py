@@ -1,6 +1,6 @@
-"""Makes docs/images/networks.png, which shows what the networks of this folder do: `python networks/picture.py`
+"""Make docs/images/networks.png, which shows what the networks of this folder do: `python networks/picture.py`
 
-Parts of two photographs of Kodak and a slice of the MRI validation set: corrupted, restored, clean.
+The picture has parts of two Kodak photographs and of a slice of the MRI validation set: corrupted, restored, clean.
 """
 
 import os
@@ -26,7 +26,7 @@ SLICE = 36
 
 
 def main():
-    """Writes the picture."""
+    """Write the picture."""
     ArgumentParser(description=__doc__).parse_args()
     os.chdir(dnnlib.submission.SOURCE_ROOT)
     rows = [photograph(noise, *part) for noise, part in PARTS.items()]
@@ -35,7 +35,7 @@ def main():
 
 
 def photograph(noise, name, top, left):
-    """A row of the picture, from a photograph that is corrupted and restored as a whole."""
+    """Return a row of the picture: a part of a photograph that is corrupted and restored as a whole."""
     clean = rgb_files.read_rgb(os.path.join(config.validation_folder("kodak"), name))
     rng = corruption.generator(config.VALIDATE.seed, name)
     x = corruption.create(noise, **config.NOISE[noise]).for_validation(images.to_float(clean), rng)
@@ -46,7 +46,7 @@ def photograph(noise, name, top, left):
 
 
 def mri_slice():
-    """A row of the picture, from the middle of a slice."""
+    """Return a row of the picture: the centre of an MRI slice."""
     data = dataset_mri.load(os.path.join(config_mri.DATA.data_dir, config_mri.DATA.valid_set))
     settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
     element = dataset_mri.validation_element(data, settings, config_mri.SEED, SLICE)

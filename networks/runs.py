@@ -1,4 +1,4 @@
-"""Trainings by the ordinary commands: each is run once, and resumed where it was interrupted."""
+"""Trainings by the ordinary commands: each runs once and is resumed if it was interrupted."""
 
 import glob
 import os
@@ -9,15 +9,15 @@ from dnnlib.util import run_script
 
 
 def train_or_resume(command, desc, root):
-    """Runs a training unless it has finished, and goes on with it where it was interrupted.
+    """Run a training unless it has finished; resume it if it was interrupted.
 
     Args:
-        command: The words after `python`: a program, `train` and its options.
-        desc: The run's `--desc`, by which it is found again.
+        command: Words after `python`: a program, `train` and its options.
+        desc: The `--desc` that identifies the run.
         root: Folder of the run directories.
 
     Returns:
-        The run directory. The program ends with the status of a training that fails.
+        The run directory. If the training fails, the program exits with its status.
     """
     run_dir = find_run(desc, root)
     if run_dir is None:
@@ -29,19 +29,25 @@ def train_or_resume(command, desc, root):
 
 
 def find_run(desc, root):
-    """The newest run directory with that `--desc`, or None."""
+    """Return the newest run directory with that `--desc`, or None."""
     found = sorted(glob.glob(f"{root}/[0-9]*-{desc}-*"))
     return found[-1] if found else None
 
 
 def measure(validate, snapshot, root):
-    """PSNR in dB (corrupted, restored) of a snapshot by the command `validate`, the words after `python`."""
+    """Measure a snapshot. Return its average PSNR in dB: (corrupted, restored).
+
+    Args:
+        validate: Words after `python`: a program, `validate` and its options.
+        snapshot: Path of the snapshot.
+        root: Folder of the run directories.
+    """
     words = [*validate, "--network-snapshot", snapshot, "--run-dir-root", root, "--desc", "measured"]
     return decibels(run_script(*words, stdout=subprocess.PIPE))
 
 
 def decibels(output):
-    """PSNR in dB (corrupted, restored): the averages in what `validate` printed."""
+    """Return the average PSNR in dB that `validate` printed: (corrupted, restored)."""
     if "test_db_clamped=" in output:
         return tuple(float(re.search(rf"^{n}_db_clamped=([\d.]+)", output, re.M)[1]) for n in ("corrupted", "test"))
     noisy = [float(value) for value in re.findall(r"([\d.]+) -> [\d.]+ dB", output)]

@@ -1,9 +1,9 @@
-"""Looks for spots: places where a network's output invents a colour. `python networks/spots.py NETWORK ...`
+"""Look for spots, where a network invents a colour: `python networks/spots.py NETWORK ...`
 
-Noise of the strengths and blurs below is added to clean photographs, and each is denoised. The table shows, for the
-worst 32x32 block of all of them, how much further from the clean image its mean colour gets, as a fraction of the range
-(`metrics.block_shift`). Blurred noise stands for noise that a camera or a resampling has smoothed: it is scaled back to
-the sigma it had. More than 0.05 is a spot.
+The script adds noise of several strengths and blurs to clean photographs and denoises them. Blurred noise stands for
+noise that a camera or resampling has smoothed; it is scaled to the sigma it had before. The table shows the worst 32x32
+block of all photographs: how much further from the clean image its mean colour is after denoising than before, as a
+fraction of the range (`metrics.block_shift`). More than 0.05 is a spot.
 """
 
 import os
@@ -26,7 +26,7 @@ SPOT = 0.05
 
 
 def main():
-    """Prints the table of each network. Exit status 1 where there is a spot."""
+    """Print the table of each network. Return the exit status: 1 if there is a spot."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="+", metavar="FILE", help="snapshot of an RGB network")
     folders = [config.validation_folder(name) for name in ("kodak", "bsd300")]
@@ -38,7 +38,7 @@ def main():
 
 
 def print_table(snapshot, paths):
-    """Prints and returns the worst shift, over all images, of a network; prints that of each noise and its image."""
+    """Print the worst shift of a network for each noise, with its image. Return the worst of all."""
     print(f"{snapshot}, {len(paths)} photographs\n")
     print("| sigma | blur in pixels | worst block | in |\n| --- | --- | --- | --- |")
     worst = 0.0
@@ -49,12 +49,12 @@ def print_table(snapshot, paths):
                 shift, path = max((shift_of(net, path, sigma, blur), path) for path in paths)
                 print(f"| {sigma} | {blur} | {shift:.3f} | {os.path.basename(path)} |", flush=True)
                 worst = max(worst, shift)
-    print(f"\n{'Spots' if worst > SPOT else 'No spot'}: at worst {worst:.3f}.\n")
+    print(f"\n{'Spots' if worst > SPOT else 'No spots'}: the worst shift is {worst:.3f}.\n")
     return worst
 
 
 def shift_of(net, path, sigma, blur):
-    """The worst block's shift of one photograph with blurred noise."""
+    """Return the shift of the worst block of one photograph with blurred noise."""
     clean = images.to_float(rgb_files.read_rgb(path))
     noise = corruption.generator(config.VALIDATE.seed, os.path.basename(path)).standard_normal(clean.shape)
     noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise

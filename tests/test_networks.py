@@ -1,111 +1,157 @@
-"""The trained networks: made by one command, described by what was measured, found by the programs."""
+"""The scripts of networks/, with small networks and in this process, and the networks and cards that are there."""
 
+import contextlib
 import glob
 import hashlib
+import io
 import os
 import re
 import runpy
+import shlex
 import shutil
-import subprocess
 import sys
 
 import pytest
 from conftest import ROOT, write_set
 from PIL import Image
 
+import config
+import dnnlib
+import network
+from dnnlib.tflib import tf
+from networks import make, paper, picture, runs
+
 
 @pytest.fixture
-def checkout(tmp_path, photos, training_file):
-    """A copy of the program without networks, with data sets of its own."""
-    folder = tmp_path / "noise2noise"
-    folder.mkdir()
-    for path in glob.glob(os.path.join(ROOT, "*.py")):
-        shutil.copy(path, folder)
-    for path in glob.glob(os.path.join(ROOT, "*", "__init__.py")):
-        package = os.path.dirname(path)
-        shutil.copytree(package, folder / os.path.basename(package), ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "networks").mkdir()
-    for path in glob.glob(os.path.join(ROOT, "networks", "*.py")):
-        shutil.copy(path, folder / "networks")
-    (folder / "datasets").mkdir()
-    shutil.copy(training_file, folder / "datasets" / "photos.tfrecords")
+def workplace(tmp_path, photos, training_file, monkeypatch):
+    """A working folder with data sets and without networks, where scripts run in this process."""
+    for folder in ("datasets", "docs/images", "networks"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(training_file, tmp_path / "datasets" / "photos.tfrecords")
     for name in ("held_out", "kodak", "BSDS300/images/test"):
-        shutil.copytree(photos, folder / "datasets" / name)
-    write_set(str(folder / "datasets" / "ixi_train.pkl"), 4, seed=0)
-    write_set(str(folder / "datasets" / "ixi_valid.pkl"), 1, seed=10)
-    return folder
+        shutil.copytree(photos, tmp_path / "datasets" / name)
+    monkeypatch.chdir(tmp_path)
+    for script in (make, paper):
+        monkeypatch.setattr(script, "SOURCE_ROOT", str(tmp_path))
+    for script in (make, paper, runs):
+        monkeypatch.setattr(script, "run_script", run)
+    return tmp_path
 
 
-def run(checkout, *words):
-    options = {"env": os.environ | {"PYTHONPATH": str(checkout)}, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, *words], cwd=checkout, timeout=300, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(script, *words, stdout=None):
+    """Run a script as `dnnlib.util.run_script` does, but in this process. Return what it printed."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(sys, "argv", [script, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(os.path.join(ROOT, script), run_name="__main__")
+    assert not end.value.code, out.getvalue()
+    return out.getvalue()
 
 
-def script(name):
-    """The names that a script of networks/ defines."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(os.path.join(ROOT, "networks"))
-        return runpy.run_path(os.path.join(ROOT, "networks", name))
+def call(script, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["script", *words])
+    script.main()
 
 
-def test_networks_are_made_described_and_found(checkout, photos, training_file):
-    words = ["--train-tfrecords", training_file, "--validation-dir", str(photos), "--iterations", "1"]
-    run(checkout, "config.py", "--desc", "done", "--run-dir-root", "runs", "train", "--preset", "quick", *words)
-    done = checkout / "runs" / "00000-autoencoder-done-1gpu-L-n2n"
-    shutil.copy(done / "network_final.pickle", checkout / "networks" / "photographs.pickle")
-    common = script("make.py")["COMMON"]["gaussian"]
-    for index, name in enumerate(common):  # Nor are these made again.
-        shutil.copytree(done, checkout / f"results/networks/0000{index}-autoencoder-{name}-1gpu-L-n2n")
-    out = run(checkout, "networks/make.py", "gaussian-n2n", "--length", "1")
-    assert out.startswith("networks/photographs.pickle is there already.\n")
-    card = (checkout / "networks" / "gaussian-n2n.md").read_text()
-    restored = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python config.py validate .*` \|$", card, re.M)
-    assert re.findall(r"\| 1 iterations, (\d) at a time \|", card) == ["8"] * len(common) + ["4"]
+def test_make_photographs(workplace, small_network, monkeypatch, capsys):
+    words = ["--train-tfrecords", "datasets/photos.tfrecords", "--validation-dir", "datasets/held_out"]
+    run("config.py", "--run-dir-root", "runs", "train", "--preset", "quick", *words, "--iterations", "1")
+    (done,) = (workplace / "runs").iterdir()
+    shutil.copy(done / "network_final.pickle", "networks/photographs.pickle")
+    common = make.COMMON["gaussian"]
+    for index, name in enumerate(common):  # These stages are finished, too.
+        shutil.copytree(done, f"results/networks/0000{index}-autoencoder-{name}-1gpu-L-n2n")
+    call(make, monkeypatch, "gaussian-n2n", "--length", "1")
+    assert capsys.readouterr().out.startswith("networks/photographs.pickle exists.\n")
+
+    card = (workplace / "networks" / "gaussian-n2n.md").read_text()
+    assert re.findall(r"\| 1 iterations, minibatches of (\d) \|", card) == ["8"] * len(common) + ["4"]
     assert "--length" not in card
     starts = re.findall(r"^\| command \| `python .* --load-network (.*)` \|$", card, re.M)
     assert len(starts) == len(common) + 1 and starts[0] == "networks/photographs.pickle"
-    assert re.search(f"results/networks/.*-{name}-1gpu-L-n2n/", starts[-1]) and (checkout / starts[-1]).exists()
-    assert (checkout / "networks" / "gaussian-n2n.png").exists()
+    assert re.search(f"results/networks/.*-{name}-1gpu-L-n2n/", starts[-1]) and os.path.exists(starts[-1])
+    assert os.path.exists("networks/gaussian-n2n.png")
 
-    out = run(checkout, "config.py", "validate", "--dataset-dir", "kodak")
-    assert out.startswith("Network: networks/gaussian-n2n.pickle") and f"Average PSNR: {restored[1]}\n" in out
-    assert run(checkout, "networks/make.py", "gaussian-n2n") == "networks/gaussian-n2n.pickle is there already.\n"
+    restored, command = re.search(r"^\| Kodak \| [\d.]+ dB \| ([\d.]+) dB \| `python (.*)` \|$", card, re.M).groups()
+    assert f"Average PSNR: {restored}\n" in run(*shlex.split(command))
+    call(make, monkeypatch, "gaussian-n2n")
+    assert capsys.readouterr().out == "networks/gaussian-n2n.pickle exists.\n"
 
 
-def test_the_network_for_mri_is_made_compared_and_found(checkout):
-    run(checkout, "networks/make.py", "mri-n2n", "--length", "1")
-    card = (checkout / "networks" / "mri-n2n.md").read_text()
+def test_make_mri(workplace, monkeypatch):
+    def scaled(x, dtype):
+        return x * tf.get_variable("conv/W", [1], initializer=tf.ones_initializer())
+
+    monkeypatch.setattr(network, "autoencoder_mri", scaled)
+    write_set("datasets/ixi_train.pkl", 4, seed=0)
+    write_set("datasets/ixi_valid.pkl", 1, seed=10)
+    call(make, monkeypatch, "mri-n2n", "--length", "1")
+    card = (workplace / "networks" / "mri-n2n.md").read_text()
     assert re.search(r"^\| command \| `python config_mri.py train .* --num-epochs 1` \|$", card, re.M)
-    restored = re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| ([\d.]+) dB \| `", card, re.M)
-    assert re.search(r"^\| sub-21 to sub-24 \| [\d.]+ dB \| [\d.]+ dB \| mri-n2c, trained with", card, re.M)
-    out = run(checkout, "config_mri.py", "validate")
-    assert float(re.search(r"test_db_clamped=([\d.]+)", out)[1]) == pytest.approx(float(restored[1]), abs=0.00501)
+    row = r"^\| sub-21 to sub-24 \| [\d.]+ dB \| ([\d.]+) dB \| "
+    restored, command = re.search(rf"{row}`python (.*)` \|$", card, re.M).groups()
+    assert re.search(f"{row}mri-n2c, trained with", card, re.M)
+    found = float(re.search(r"test_db_clamped=([\d.]+)", run(*shlex.split(command)))[1])
+    assert found == pytest.approx(float(restored), abs=0.00501)
 
 
-def test_the_picture_of_the_networks(checkout):
+def write_run(name, curve=(), psnr=None):
+    """A finished run as far as paper.py reads it."""
+    folder = f"{paper.RUNS}/{name}"
+    os.makedirs(folder)
+    for file in ("submit_config.txt", "_finished.txt"):
+        with open(f"{folder}/{file}", "w") as f:
+            f.write("{'run_func_name': 'train.train', 'run_func_kwargs': {}}")
+    if psnr:
+        with open(f"{folder}/metrics.csv", "w") as f:
+            f.write("image,psnr_noisy,psnr_denoised\na.png,1,2\nmean,{},{}\n".format(*psnr))
+    with tf.Graph().as_default(), tf.summary.FileWriter(folder) as writer:
+        for step, value in enumerate(curve):
+            summary = tf.Summary(value=[tf.Summary.Value(tag="PSNR_avg_psnr", simple_value=value)])
+            writer.add_summary(summary, step)
+
+
+def test_paper_page(workplace, monkeypatch):
+    for targets, psnr, curve in (("n2n", (20.125, 30.5), (10, 20, 30)), ("n2c", (20.125, 30.75), (10, 30, 10))):
+        write_run(f"00000-autoencoder-paper-gaussian-{targets}-1gpu-L-{targets}", curve=curve)
+        for name in paper.TEST_SETS:
+            write_run(f"00001-autoencoder-measured-gaussian-{targets}-{name}-validate", psnr=psnr)
+    call(paper, monkeypatch, "gaussian")  # Nothing is left to train or measure.
+    lines = (workplace / "docs" / "paper.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| gaussian")]
+    assert rows == [
+        "| gaussian | Kodak | 20.12 | 30.75 | 30.50 | -0.25 | 32.38 / 32.39 |",
+        "| gaussian | BSDS300 test | 20.12 | 30.75 | 30.50 | -0.25 | 31.01 / 31.02 |",
+    ]
+    commands = [line for line in lines if line.startswith("    python config.py train")]
+    assert len(commands) == 2 and commands[1] == commands[0] + " --noise2noise=false --loss l2"
+    with Image.open("docs/images/paper.png") as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=10**6)}
+    assert {(31, 119, 180), (255, 127, 14)} < colours  # Two curves in matplotlib's first two colours.
+
+
+def test_picture(workplace, monkeypatch):
     for path in glob.glob(os.path.join(ROOT, "networks", "*.pickle")):
-        shutil.copy(path, checkout / "networks")
+        shutil.copy(path, "networks")
     for name in ("kodim17.png", "kodim23.png"):
-        Image.linear_gradient("L").convert("RGB").resize((350, 330)).save(checkout / "datasets" / "kodak" / name)
-    write_set(str(checkout / "datasets" / "ixi_valid.pkl"), 37, seed=10)
-    (checkout / "docs" / "images").mkdir(parents=True)
-    assert run(checkout, "networks/picture.py").endswith("Wrote docs/images/networks.png.\n")
-    with Image.open(checkout / "docs" / "images" / "networks.png") as picture:
-        assert picture.width >= 3 * 192 and picture.height >= 3 * 192
+        Image.linear_gradient("L").convert("RGB").resize((350, 330)).save(f"datasets/kodak/{name}")
+    write_set("datasets/ixi_valid.pkl", 37, seed=10)
+    monkeypatch.setattr(dnnlib.submission, "SOURCE_ROOT", str(workplace))
+    call(picture, monkeypatch)
+    with Image.open("docs/images/networks.png") as image:
+        assert image.width >= 3 * 192 and image.height >= 3 * 192
 
 
-def test_without_a_network_one_has_to_be_named(command, photos):
-    done = command("config.py", "validate", "--noise", "impulse", "--dataset-dir", photos)
-    assert done.returncode == 1
-    assert (
-        done.stderr == "error: networks/impulse-n2n.pickle: there is no such network; name one by --network-snapshot\n"
-    )
+def test_default_network(photos, capsys):
+    config.main(["infer-image", "--image", str(photos / "photo0.png"), "--out", "out.png", "--dry-run"])
+    assert capsys.readouterr().out.startswith("Network: networks/gaussian-n2n.pickle")
+    with pytest.raises(dnnlib.UserError, match=r"^networks/impulse-n2n\.pickle: .*--network-snapshot$"):
+        config.main(["validate", "--noise", "impulse", "--dataset-dir", str(photos)])
 
 
 @pytest.mark.parametrize("path", sorted(glob.glob(os.path.join(ROOT, "networks", "*.pickle"))))
-def test_cards_are_those_of_the_networks(path):
+def test_card_names_its_network(path):
     with open(path, "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()
     with open(path.replace(".pickle", ".md"), encoding="utf-8") as f:
