@@ -1,9 +1,11 @@
-"""Small data that the tests make for themselves, and the commands run as a user runs them."""
+"""Helpers that several tests share: small data, networks, and commands run in this process or as a process."""
 
 import os
+import struct
 import subprocess
 import sys
 
+import google_crc32c
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,7 +33,7 @@ def call(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def command(tmp_path):
-    """Runs a script of the project in the folder of the test; returns the finished process, its output as text."""
+    """Run a script of the project as a process in the folder of the test; returns the finished process."""
 
     def run(script, *args, timeout=300):
         words = [sys.executable, os.path.join(ROOT, script), *map(str, args)]
@@ -43,7 +45,7 @@ def command(tmp_path):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder of four small smooth colour images, one of them narrower than a crop."""
+    """A folder of four small smooth colour images, one of them smaller than a crop."""
     folder = tmp_path_factory.mktemp("photos")
     for index, (height, width) in enumerate([(80, 96), (72, 72), (40, 100), (96, 64)]):
         Image.fromarray(smooth_image(height, width, seed=index).transpose(1, 2, 0)).save(folder / f"photo{index}.png")
@@ -52,7 +54,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def training_file(photos, tmp_path_factory):
-    """The same images as a TFRecords file."""
+    """A TFRecords file of `photos`."""
     from imaging import images, rgb_files
     from records import tfrecords
 
@@ -63,7 +65,7 @@ def training_file(photos, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def noisy_shots(photos, tmp_path_factory):
-    """A folder `clean` of the same images, and folders `a`, `b`, `c` with noisy shots of each, as BMP and PNG."""
+    """A folder with subfolders: `clean` with `photos`; `a`, `b` and `c` with noisy shots of them, as BMP and PNG."""
     folder, rng = tmp_path_factory.mktemp("shots"), np.random.default_rng(0)
     for path in sorted(photos.iterdir()):
         clean = np.asarray(Image.open(path))
@@ -77,7 +79,7 @@ def noisy_shots(photos, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shots_file(noisy_shots, tmp_path_factory):
-    """The noisy shots as a TFRecords file: three of each scene."""
+    """A TFRecords file of `noisy_shots`, three per scene."""
     from imaging import images, rgb_files
     from records import tfrecords
 
@@ -89,9 +91,9 @@ def shots_file(noisy_shots, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory):
-    """A network that gives back its input, up to rounding: some of its kernels pass the image through.
+    """The snapshot of a network that returns its input up to rounding: some kernels pass the image through.
 
-    leaky ReLU(x + 1) = x + 1 for images, so a bias of 1 takes every channel through the activations unchanged.
+    leaky ReLU(x + 1) = x + 1 for images, so that a bias of 1 takes every channel through the activations unchanged.
     """
     import network
     from dnnlib import tflib
@@ -115,7 +117,7 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """Three convolutions take the place of the U-Net, so that tests of what is around it are fast."""
+    """Replace the U-Net by three convolutions, for fast tests of the code around it."""
     import network
     from dnnlib.tflib import tf
 
@@ -134,7 +136,7 @@ def small_network(monkeypatch):
 
 
 def smooth_image(height, width, seed):
-    """uint8 [3, height, width] of a few waves: something that a network can tell from noise."""
+    """Return uint8 [3, height, width] of a few waves, which a network can tell from noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 16
     waves = [np.sin(rng.normal() * y + rng.normal() * x + rng.uniform(0, 6)) for _ in range(3)]
@@ -142,9 +144,40 @@ def smooth_image(height, width, seed):
 
 
 def textured_image(height, width, seed):
-    """float [3, height, width] of grains of about ten pixels: something whose shifts can be seen."""
+    """Return float [3, height, width] of grains of about ten pixels, whose shifts can be estimated."""
     grains = np.random.default_rng(seed).normal(128, 500, [3, height, width])
     return ndimage.gaussian_filter(grains, (0, 4, 4))
+
+
+class Identity:
+    """Takes the place of a network; returns its input."""
+
+    def run(self, x):
+        return np.array(x)
+
+
+def example(**features):
+    """Return a serialised tf.train.Example of features that are bytes or lists of integers."""
+    from dnnlib.tflib import tf
+
+    feature = {}
+    for name, value in features.items():
+        if isinstance(value, bytes):
+            feature[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        else:
+            feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def record(payload):
+    """Return a record of a TFRecords file as bytes, with the right checksums."""
+    from records import tfrecords
+
+    def crc(data):
+        return struct.pack("<I", tfrecords._masked_crc(google_crc32c.value(data)))
+
+    length = struct.pack("<Q", len(payload))
+    return length + crc(length) + payload + crc(payload)
 
 
 def write_set(path, count, seed):

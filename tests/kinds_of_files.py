@@ -1,4 +1,4 @@
-"""Kinds of files for test_fuzz.py: valid ones as bytes, hostile ones to splice into them, and what reads them."""
+"""Kinds of files for test_fuzz.py: valid files as bytes, hostile pickles to splice into them, and their readers."""
 
 import contextlib
 import gzip
@@ -8,12 +8,12 @@ import pickle
 import struct
 import zlib
 
-import google_crc32c
 import nibabel
 import numpy as np
 import pytest
 import safetensors.numpy
 import tifffile
+from conftest import example, record
 from PIL import Image
 
 import dataset_tool_mri
@@ -27,7 +27,7 @@ from records import tfrecords
 
 
 class Hostile:
-    """Pickles as a call that would write a file."""
+    """Pickles as a call that makes a folder."""
 
     def __reduce__(self):
         return os.mkdir, ("canary",)
@@ -73,7 +73,7 @@ def mri_pickles(folder):
 
 
 def run_settings(folder):
-    """submit_config.pkl and .txt of a run."""
+    """Return submit_config.pkl and .txt of a run."""
     config = dnnlib.SubmitConfig(run_func_name="train.train", run_func_kwargs={"adam": {"beta1": 0.9}, "seed": 1})
     config.run_dir = str(folder)
     submit._write_settings(config)
@@ -81,40 +81,27 @@ def run_settings(folder):
     return pickled, text
 
 
-def example(height, width, scene=None):
-    """A serialised record."""
-    from dnnlib.tflib import tf
-
-    pixels = np.arange(3 * height * width, dtype=np.uint8).reshape(3, height, width)
-    return tfrecords._example(tf.train, pixels, scene).SerializeToString(deterministic=True)
-
-
-def frame(payload):
-    """A record of a TFRecords file, its checksums right."""
-
-    def crc(data):
-        return struct.pack("<I", tfrecords._masked_crc(google_crc32c.value(data)))
-
-    length = struct.pack("<Q", len(payload))
-    return length + crc(length) + payload + crc(payload)
+def image_example(height, width, **features):
+    pixels = np.arange(3 * height * width, dtype=np.uint8).tobytes()
+    return example(shape=[3, height, width], data=pixels, **features)
 
 
 def record_payloads(folder):
-    return [example(2, 3), example(10, 20), example(1, 1), example(2, 3, scene=7)]
+    return [image_example(2, 3), image_example(10, 20), image_example(1, 1), image_example(2, 3, scene=[7])]
 
 
 def record_files(folder):
     payloads = record_payloads(folder)
-    return [b"".join(map(frame, payloads)), frame(payloads[1]), 2 * frame(payloads[3])]
+    return [b"".join(map(record, payloads)), record(payloads[1]), 2 * record(payloads[3])]
 
 
 def read_records(path):
     records = tfrecords.ImageRecords(path)
     records.check()
     records.scenes()
-    for record in range(len(records)):
-        pixels = records.read(record)
-        assert pixels.shape == records.shape(record) and pixels.dtype == np.uint8
+    for k in range(len(records)):
+        pixels = records.read(k)
+        assert pixels.shape == records.shape(k) and pixels.dtype == np.uint8
 
 
 FORMATS = [  # Format, mode, options.
@@ -149,7 +136,7 @@ def image_files(folder):
         if options.get("save_all"):
             options = options | {"append_images": [Image.fromarray(pixels[::-1])]}
         buffer = io.BytesIO()
-        with contextlib.suppress(KeyError):  # Of a Pillow built without that format.
+        with contextlib.suppress(KeyError):  # Some builds of Pillow lack a format.
             image.save(buffer, form, **options)
             files.append(buffer.getvalue())
     return files
@@ -160,7 +147,7 @@ def png_files(folder):
 
 
 def tiff_files(folder):
-    """Those of Pillow, and of what it cannot write."""
+    """Return TIFF files of Pillow, and of kinds that it cannot write."""
     rgb = np.random.default_rng(0).integers(0, 65536, [20, 36, 3], dtype=np.uint16)
     kinds = [
         (rgb, {"tile": (16, 16)}),
@@ -177,7 +164,7 @@ def tiff_files(folder):
 
 
 def with_checksums(data):
-    """A mutated PNG with the checksums of its chunks set right, as far as there are chunks."""
+    """Return a mutated PNG with correct checksums of its chunks, as far as it has chunks."""
     sealed, rest = data[:8], data[8:]
     while len(rest) >= 12:
         length = min(int.from_bytes(rest[:4], "big"), len(rest) - 12)
@@ -201,7 +188,7 @@ def read_pages(path):
 
 
 def read_both(path):
-    """As commands for folders of images, and as infer-image."""
+    """Read an image as 8-bit RGB, as for training, and page by page, as for inference."""
     errors = []
     for read in (read_image, read_pages):
         try:
@@ -232,7 +219,7 @@ def read_volume(path):
         dataset_tool_mri.centred(data[:, :, 0])
 
 
-KINDS = {  # What is mutated, how that is made a file, the file's name, what reads it.
+KINDS = {  # Function for the data to mutate, function that makes them a file or None, file name, reader.
     "snapshot": (snapshots, None, "x.pickle", tflib.load_snapshot),
     "MRI network": (mri_networks, None, "x.pkl", tflib.load_snapshot),
     "safetensors": (safetensors_snapshots, None, "x.safetensors", tflib.load_snapshot),
@@ -240,7 +227,7 @@ KINDS = {  # What is mutated, how that is made a file, the file's name, what rea
     "settings": (lambda f: run_settings(f)[:1], None, "submit_config.pkl", submission.load_submit_config),
     "settings as text": (lambda f: run_settings(f)[1:], None, "submit_config.txt", submission.load_submit_config),
     "TFRecords": (record_files, None, "x.tfrecords", read_records),
-    "TFRecords with right checksums": (record_payloads, frame, "x.tfrecords", read_records),
+    "TFRecords with right checksums": (record_payloads, record, "x.tfrecords", read_records),
     "image": (image_files, None, "x.png", read_both),
     "PNG with right checksums": (png_files, with_checksums, "x.png", read_both),
     "TIFF": (tiff_files, None, "x.tif", read_both),

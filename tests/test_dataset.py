@@ -1,4 +1,4 @@
-"""Training data as a pure function of records, settings, seed and iteration."""
+"""Training data: a pure function of records, settings, seed and iteration."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ GAUSSIAN = corruption.create("gaussian", **NOISE.gaussian)
 
 
 def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN):
-    """The minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
+    """Return the minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
     data = TrainingData(path, crop_size, seed, pairs=isinstance(noise, corruption.Recorded))
     with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
         batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
@@ -27,17 +27,17 @@ def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_si
 
 
 @pytest.mark.parametrize("name", ["gaussian", "text"])  # Drawn by TensorFlow, and by NumPy.
-def test_any_minibatch_can_be_made_without_those_before_it(training_file, name):
+def test_minibatches_are_pure(training_file, name):
     noise = corruption.create(name, **NOISE[name])
     run, resumed = draw(training_file, 0, 6, noise=noise), draw(training_file, 4, 6, noise=noise)
     for a, b in zip(run[4:], resumed):
         for x, y in zip(a, b):
             np.testing.assert_array_equal(x, y)
     elements = [TrainingData(training_file, 32, seed).element(0) for seed in (5, 6)]
-    assert not np.array_equal(*(seeds for _, seeds in elements))  # The seed of training decides those of the noise.
+    assert not np.array_equal(*(seeds for _, seeds in elements))  # The training seed decides the noise seeds.
 
 
-def test_input_and_target_are_independent_draws_of_noise_and_strength(training_file):
+def test_input_and_target_are_independent(training_file):
     noisy, target, _, clean = (np.concatenate(x) for x in zip(*draw(training_file, 0, 40)))
     a, b = (noisy - clean), (target - clean)
     assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.01
@@ -47,15 +47,15 @@ def test_input_and_target_are_independent_draws_of_noise_and_strength(training_f
     assert noisy.min() < -0.5  # Not clipped.
 
 
-def test_noise2clean_has_clean_targets(training_file):
+def test_noise2clean_targets_are_clean(training_file):
     noise = corruption.create("bernoulli", **NOISE["bernoulli"])
     noisy, target, weight, clean = draw(training_file, 0, 1, noise2noise=False, noise=noise)[0]
     np.testing.assert_array_equal(target, clean)
-    np.testing.assert_array_equal(weight, np.ones([3, 1, 1, 1]))  # All of a clean image counts.
+    np.testing.assert_array_equal(weight, np.ones([3, 1, 1, 1]))  # All pixels of a clean target count.
     assert noisy.shape == (3, 3, 32, 32) and not np.array_equal(noisy, clean)
 
 
-def test_weights_are_those_of_the_target(training_file):
+def test_weights_mask_the_target(training_file):
     noise = corruption.create("bernoulli", train_p=(0.5, 0.5), validation_p=0.5)
     noisy, target, weight, _ = draw(training_file, 0, 1, noise=noise)[0]
     assert weight.shape == (3, 1, 32, 32)
@@ -63,8 +63,8 @@ def test_weights_are_those_of_the_target(training_file):
     assert (target[missing] == -0.5).all() and (noisy[missing] > -0.5).any()
 
 
-def test_every_record_once_per_epoch_in_an_order_of_its_own(tmp_path):
-    path = str(tmp_path / "marked.tfrecords")  # Record k is all of value k.
+def test_epochs_are_permutations(tmp_path):
+    path = str(tmp_path / "marked.tfrecords")  # All pixels of record k are k.
     tfrecords.write_images(path, (np.full([3, 40, 40], k, np.uint8) for k in range(10)))
     data = TrainingData(path, 32, seed=1)
     orders = [[data.element(n)[0][0, 0, 0, 0] for n in range(10 * e, 10 * e + 10)] for e in range(3)]
@@ -72,7 +72,7 @@ def test_every_record_once_per_epoch_in_an_order_of_its_own(tmp_path):
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_crops_cover_the_image_and_are_parts_of_it(tmp_path):
+def test_crops_cover_the_image(tmp_path):
     path = str(tmp_path / "ramp.tfrecords")
     y, x = np.mgrid[:40, :50]
     tfrecords.write_images(path, [np.stack([y, x, y * 0]).astype(np.uint8)])
@@ -87,22 +87,20 @@ def test_crops_cover_the_image_and_are_parts_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("height,width", [(20, 200), (200, 20), (10, 10), (1, 5)])
-def test_small_images_are_enlarged_without_distortion_or_overshoot(tmp_path, height, width):
+def test_small_images_are_enlarged(tmp_path, height, width):
     path = str(tmp_path / "small.tfrecords")
-    board = (np.indices([height, width]).sum(axis=0) // 5 % 2 * 255).astype(
-        np.uint8
-    )  # Edges that make bicubic overshoot.
-    tfrecords.write_images(path, [np.stack([board] * 3)])
+    board = np.indices([height, width]).sum(axis=0) // 5 % 2 * 255  # Bicubic filters overshoot at its edges.
+    tfrecords.write_images(path, [np.stack([board] * 3).astype(np.uint8)])
     noise = corruption.create("poisson", train_lambda=(5.0, 5.0), validation_lambda=30.0)
     (noisy, _, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
     assert clean.shape == (3, 3, 64, 64)
     assert clean.min() >= -0.5 and clean.max() <= 0.5 and np.isfinite(noisy).all()
-    if min(height, width) == 20:  # A checkerboard of squares stays one: as many edges along x as along y.
+    if min(height, width) == 20:  # Squares stay squares: as many edges along x as along y.
         edges = [np.abs(np.diff(clean, axis=axis)).sum() for axis in (2, 3)]
         assert edges[0] == pytest.approx(edges[1], rel=0.2)
 
 
-def test_a_damaged_record_ends_training_with_its_number(tmp_path, photos):
+def test_damaged_record_is_named(tmp_path, photos):
     path = str(tmp_path / "damaged.tfrecords")
     tfrecords.write_images(path, (rgb_files.read_rgb(p) for p in images.list_images(photos)))
     with open(path, "r+b") as f:
@@ -112,7 +110,7 @@ def test_a_damaged_record_ends_training_with_its_number(tmp_path, photos):
         draw(path, 0, 4)
 
 
-def test_a_record_that_is_no_image_is_named_before_training(tmp_path):
+def test_non_image_record_is_named_early(tmp_path):
     path = str(tmp_path / "mixed.tfrecords")
     tfrecords.write_images(path, [np.zeros([3, 40, 40], np.uint8), np.zeros([1, 40, 40], np.uint8)])
     with pytest.raises(
@@ -121,8 +119,8 @@ def test_a_record_that_is_no_image_is_named_before_training(tmp_path):
         TrainingData(path, 32, seed=0)
 
 
-def test_two_shots_of_a_scene_are_cropped_and_turned_alike(tmp_path):
-    """Shots are a ramp of their scene; the lowest bits of blue tell which scene and shot a crop is of."""
+def test_shots_are_cropped_and_turned_alike(tmp_path):
+    """Shots are ramps; blue tells the scene and the shot of a crop."""
     path, counts = str(tmp_path / "shots.tfrecords"), [2, 3, 5]
     y, x = np.mgrid[:40, :50]
     marked = [(scene, shot) for scene, count in enumerate(counts) for shot in range(count)]
@@ -131,19 +129,19 @@ def test_two_shots_of_a_scene_are_cropped_and_turned_alike(tmp_path):
     data, drawn, turns = TrainingData(path, 32, seed=1, pairs=True, turned=True), [], set()
     for n in range(600):
         crops, _ = data.element(n)
-        np.testing.assert_array_equal(crops[0, :2], crops[1, :2])  # The same place of the scene, the same way up.
+        np.testing.assert_array_equal(crops[0, :2], crops[1, :2])  # Same crop, same turn.
         top, left = crops[0, :2].min(axis=(1, 2))
         square = np.stack([y, x])[:, top : top + 32, left : left + 32]
         turns.add(next(k for k in range(8) if np.array_equal(turn(square, k), crops[0, :2])))
         drawn.append(tuple(crops[:, 2, 0, 0].tolist()))
     assert turns == set(range(8))
     pairs = {(10 * s + a, 10 * s + b) for s, count in enumerate(counts) for a in range(count) for b in range(count)}
-    assert set(drawn) == {(a, b) for a, b in pairs if a != b}  # Any two shots, in either order, never one twice.
+    assert set(drawn) == {(a, b) for a, b in pairs if a != b}  # Any two different shots in either order.
     for epoch in range(5):
         assert sorted(a // 10 for a, _ in drawn[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]
 
 
-def test_minibatches_of_shots_are_pure_and_as_noisy_as_the_shots(shots_file):
+def test_minibatches_of_shots(shots_file):
     recorded = corruption.create("none")
     run, resumed = (draw(shots_file, start, 6, noise=recorded) for start in (0, 4))
     for a, b in zip(run[4:], resumed):
@@ -154,7 +152,7 @@ def test_minibatches_of_shots_are_pure_and_as_noisy_as_the_shots(shots_file):
     assert (noisy - target).std() == pytest.approx(20 / 255 * np.sqrt(2), rel=0.1)
 
 
-def test_files_of_the_other_kind_are_refused(training_file, shots_file):
+def test_images_and_shots_are_told_apart(training_file, shots_file):
     with pytest.raises(dnnlib.UserError, match=r"single images, and --noise none needs two .*--pairs or --bursts"):
         TrainingData(training_file, 32, seed=1, pairs=True)
     with pytest.raises(dnnlib.UserError, match="train on them with --noise none"):

@@ -1,4 +1,4 @@
-"""The dataset tool, run as a user runs it."""
+"""The dataset tool for TFRecords files."""
 
 import os
 import re
@@ -17,14 +17,14 @@ RGB = np.random.default_rng(0).integers(0, 256, [30, 40, 3], dtype=np.uint8)
 
 
 def save(path, image, **options):
-    """Saves an array or a Pillow image."""
+    """Save an array or a Pillow image."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(path, **options)
 
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder of images of many kinds, damaged ones and files that are none."""
+    """A folder of images of many kinds, damaged images and other files."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     exif = Image.Exif()
@@ -45,7 +45,7 @@ def mixed(tmp_path):
     return folder
 
 
-def test_a_folder_of_all_kinds(call, mixed, tmp_path):
+def test_mixed_folder(call, mixed, tmp_path):
     done = call(dataset_tool_tf.main, "--input-dir", mixed, "--out=train.tfrecords")  # In the current folder.
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -67,14 +67,14 @@ def test_a_folder_of_all_kinds(call, mixed, tmp_path):
     assert records.shape(names.index(str(mixed / "i.png"))) == (3, 40, 30)  # Turned upright.
 
 
-def test_dead_leaves(command, tmp_path):
-    done = command("dataset_tool_tf.py", "--dead-leaves=8", "--seed=7", "--size=64", "--out=new/a.tfrecords")
+def test_dead_leaves(call, tmp_path):
+    done = call(dataset_tool_tf.main, "--dead-leaves=3", "--seed=7", "--size=64", "--out=new/a.tfrecords")
     assert done.returncode == 0, done.stderr
     records = tfrecords.ImageRecords(tmp_path / "new" / "a.tfrecords")
-    for k in range(8):
+    for k in range(3):
         assert np.array_equal(records.read(k), dead_leaves.dead_leaves(64, 64, np.random.default_rng((7, k))))
-    statistics = ["  Formats:", "    RGB: 8 images", "  width,height buckets:", "    >= 256x256: 0 images"]
-    assert done.stdout.splitlines()[-6:] == ["Dataset statistics:", *statistics, "    < 256x256: 8 images"]
+    statistics = ["  Formats:", "    RGB: 3 images", "  width,height buckets:", "    >= 256x256: 0 images"]
+    assert done.stdout.splitlines()[-6:] == ["Dataset statistics:", *statistics, "    < 256x256: 3 images"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_dead_leaves(command, tmp_path):
         (["--input-dir", "broken", "--out", "broken/a.png/o"], "broken/a.png is not a folder"),
     ],
 )
-def test_mistakes_end_in_one_line_and_no_output(call, tmp_path, args, message):
+def test_mistakes_end_in_one_line(call, tmp_path, args, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     for name in ("a.png", "b.jpg"):
@@ -112,16 +112,14 @@ def test_mistakes_end_in_one_line_and_no_output(call, tmp_path, args, message):
         ["--dead-leaves", "3"],
     ],
 )
-def test_usage_errors(monkeypatch, capsys, args):
-    monkeypatch.setattr("sys.argv", ["dataset_tool_tf.py", *args])
-    with pytest.raises(SystemExit) as exit_:
-        dataset_tool_tf.main()
-    assert exit_.value.code == 2 and "error:" in capsys.readouterr().err
+def test_usage_errors(call, args):
+    done = call(dataset_tool_tf.main, *args)
+    assert done.returncode == 2 and "error:" in done.stderr
 
 
-def test_pixels_in_flight_are_bounded_and_in_order(monkeypatch, tmp_path):
+def test_decoding_ahead_is_bounded(monkeypatch, tmp_path):
     paths = []
-    for k, side in enumerate([10, 30, 10, 10, 90, 10, 10, 10]):  # One of them larger than the bound.
+    for k, side in enumerate([10, 30, 10, 10, 90, 10, 10, 10]):  # One image is larger than the bound.
         paths.append(str(tmp_path / f"{k}.png"))
         save(paths[-1], np.full([side, side, 3], k, np.uint8))
     asked, taken, most = [], [], 0
@@ -137,7 +135,7 @@ def test_pixels_in_flight_are_bounded_and_in_order(monkeypatch, tmp_path):
     assert taken == paths and most > 900
 
 
-def test_verify_names_every_damaged_record(call, training_file, tmp_path):
+def test_verify_names_damaged_records(call, training_file, tmp_path):
     done = call(dataset_tool_tf.main, "--verify", training_file)
     assert done.returncode == 0 and done.stdout == f"{training_file}: 4 images, all whole\n"
     data = bytearray(open(training_file, "rb").read())
@@ -153,12 +151,12 @@ def test_verify_names_every_damaged_record(call, training_file, tmp_path):
     ]
 
 
-def test_pairs_become_scenes_and_shifts_are_told(call, tmp_path):
+def test_pairs_become_scenes(call, tmp_path):
     rng = np.random.default_rng(0)
     for folder, suffix, (top, left) in [("a", "png", (0, 0)), ("b", "bmp", (3, -4))]:
         (tmp_path / folder).mkdir()
         for scene in range(4):
-            y, x = (20 + top, 20 + left) if scene == 0 else (20, 20)  # b/photo0 shows its scene 3 up, 4 to the right.
+            y, x = (20 + top, 20 + left) if scene == 0 else (20, 20)  # b/photo0 is shifted 3 up, 4 right.
             content = textured_image(280, 300, seed=scene)[:, y : y + 240, x : x + 260]
             noisy = (content + rng.normal(0, 20, content.shape)).clip(0, 255).astype(np.uint8)
             save(tmp_path / folder / f"photo{scene}.{suffix}", noisy.transpose(1, 2, 0))
@@ -186,7 +184,7 @@ def test_pairs_become_scenes_and_shifts_are_told(call, tmp_path):
     assert done.stdout == "pairs.tfrecords: 8 noisy shots of 4 scenes, all whole\n"
 
 
-def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(call, tmp_path):
+def test_unusable_shots_are_left_out(call, tmp_path):
     rng = np.random.default_rng(0)
     for scene, count in {"x": 4, "y": 2, "z": 2}.items():
         (tmp_path / "shots" / scene).mkdir(parents=True)
@@ -218,11 +216,11 @@ def test_shots_that_cannot_be_used_are_left_out_of_their_bursts(call, tmp_path):
     assert done.stderr.splitlines()[-1] == "error: none of the 1 scenes has two shots that can be used"
 
 
-def test_pairs_that_do_not_match_are_listed_and_nothing_is_written(call, tmp_path):
+def test_mismatched_pairs_are_refused(command, tmp_path):
     for name, size in {"a/1.png": 20, "a/2.png": 20, "b/1.png": 30, "b/3.png": 20}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (size, 20)).save(tmp_path / name)
-    done = call(dataset_tool_tf.main, "--pairs", "a", "b", "--out", "pairs.tfrecords")
+    done = command("dataset_tool_tf.py", "--pairs", "a", "b", "--out", "pairs.tfrecords")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.splitlines() == [
         "a/2.png: has no partner in b",

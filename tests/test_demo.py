@@ -1,4 +1,4 @@
-"""The parts of `make demo` that can be had without the minutes of training in between."""
+"""The parts of `make demo` before and after training."""
 
 import os
 
@@ -8,7 +8,7 @@ from conftest import smooth_image
 import demo
 
 
-def test_picture_shows_noisy_denoised_and_clean_in_each_row():
+def test_picture_rows():
     rows = [[smooth_image(64, 80, seed=3 * row + column) for column in range(3)] for row in range(2)]
     picture = np.asarray(demo.compose(rows)).transpose(2, 0, 1)
     corners = [(94 * row + 30, 84 * column + 4) for row in range(2) for column in range(3)]
@@ -17,7 +17,7 @@ def test_picture_shows_noisy_denoised_and_clean_in_each_row():
     assert picture[:, :30].min() < 128  # Something is written above the first row.
 
 
-def test_photographs_are_of_one_size_and_noise_is_the_same_every_time(tmp_path, monkeypatch):
+def test_photographs_and_noise(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PHOTO_DIR", str(tmp_path))
     photos = demo._write_photos()
     assert sorted(photos) == sorted(os.listdir(tmp_path))
@@ -25,10 +25,10 @@ def test_photographs_are_of_one_size_and_noise_is_the_same_every_time(tmp_path, 
         assert clean.shape == (3, demo.SIDE, demo.SIDE)
         noisy = demo._add_noise(clean, name)
         np.testing.assert_array_equal(noisy, demo._add_noise(clean, name))
-        assert 20 < demo.metrics.psnr(clean, noisy, peak=255) < 22  # sigma 25 is 20.17 dB, a little more if clipped.
+        assert 20 < demo.metrics.psnr(clean, noisy, peak=255) < 22  # sigma 25 is 20.17 dB, slightly more when clipped.
 
 
-def test_newest_run_goes_by_number(tmp_path, monkeypatch):
+def test_newest_run_by_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (
         "99999-autoencoder-demo-1gpu-L-n2n",

@@ -1,4 +1,4 @@
-"""The Kodak download, from a server of the test's own."""
+"""The Kodak download, from a local server."""
 
 import collections
 import http.server
@@ -25,10 +25,15 @@ def png(number):
 IMAGES = {name: png(number) for number, name in enumerate(NAMES, 1)}
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """A server of IMAGES. `faults[name]` lists what goes wrong with a file before it is served well."""
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(download_kodak, "_PAUSES", (0, 0, 0))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def server():
+    """A server of IMAGES. `faults[name]` lists the faults of the first answers for a file."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -58,12 +63,12 @@ def server(monkeypatch):
         httpd.shutdown()
 
 
-def test_download_in_spite_of_faults_and_again(command, server, tmp_path):
+def test_download_survives_faults(call, server, tmp_path):
     server.faults |= {"kodim02.png": ["dropped"], "kodim05.png": [503, "short answer"], "kodim09.png": ["text"]}
-    done = command("download_kodak.py", "--output-dir", "data/kodak", "--base-url", server.url)
+    done = call(download_kodak.main, "--output-dir", "data/kodak", "--base-url", server.url)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data" / "kodak"
-    assert sorted(os.listdir(folder)) == NAMES  # And nothing else: no temporary files.
+    assert sorted(os.listdir(folder)) == NAMES  # No temporary files either.
     assert all((folder / name).read_bytes() == IMAGES[name] for name in NAMES)
     assert {name: n for name, n in server.requests.items() if n > 1} == {
         "kodim02.png": 2,
@@ -74,13 +79,13 @@ def test_download_in_spite_of_faults_and_again(command, server, tmp_path):
     server.requests.clear()
     (folder / "kodim07.png").write_bytes(IMAGES["kodim07.png"][:-1])
     (folder / "kodim08.png").unlink()
-    done = command("download_kodak.py", "--output-dir", "data/kodak", "--base-url", server.url + "/")
+    done = call(download_kodak.main, "--output-dir", "data/kodak", "--base-url", server.url + "/")
     assert done.returncode == 0, done.stderr
     assert dict(server.requests) == {"kodim07.png": 1, "kodim08.png": 1}
     assert all((folder / name).read_bytes() == IMAGES[name] for name in NAMES)
 
 
-def test_what_is_gone_is_told_at_once_and_the_rest_kept(command, server, tmp_path):
+def test_missing_image_is_reported_at_once(command, server, tmp_path):
     server.faults["kodim03.png"] = [404]
     done = command("download_kodak.py", "--output-dir", "kodak", "--base-url", server.url)
     assert done.returncode == 1
@@ -88,61 +93,47 @@ def test_what_is_gone_is_told_at_once_and_the_rest_kept(command, server, tmp_pat
     assert sorted(os.listdir(tmp_path / "kodak")) == NAMES[:2]
 
 
-def test_no_network(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    done = command("download_kodak.py", "--output-dir", "kodak", "--base-url", "http://127.0.0.1:1")
+def test_no_network(call):
+    done = call(download_kodak.main, "--output-dir", "kodak", "--base-url", "http://127.0.0.1:1")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "http://127.0.0.1:1/kodim01.png: cannot connect" in line and "check the network" in line
 
 
 @pytest.mark.parametrize("fault", ["text", "short answer"])
-def test_what_stays_broken_is_not_written(server, tmp_path, monkeypatch, capsys, fault):
-    monkeypatch.setattr(download_kodak, "_PAUSES", (0, 0))
+def test_broken_download_is_not_written(call, server, tmp_path, fault):
     server.faults["kodim01.png"] = [fault] * 9
-    status = run_main(monkeypatch, "--output-dir", str(tmp_path), "--base-url", server.url)
-    assert status == 1 and server.requests["kodim01.png"] == 3
-    assert "kodim01.png: what was downloaded is not a complete PNG" in capsys.readouterr().err
+    done = call(download_kodak.main, "--output-dir", tmp_path, "--base-url", server.url)
+    assert done.returncode == 1 and server.requests["kodim01.png"] == 4
+    assert "kodim01.png: what was downloaded is not a complete PNG" in done.stderr
     assert os.listdir(tmp_path) == []
 
 
-def test_http_is_used_only_where_https_is_not_offered(server, tmp_path, monkeypatch, capsys):
+def test_http_replaces_missing_https(call, server, tmp_path, monkeypatch):
     monkeypatch.setattr(download_kodak, "HOST", server.url.removeprefix("http://") + "/")
-    assert run_main(monkeypatch, "--output-dir", str(tmp_path)) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("without encryption") == 1
+    done = call(download_kodak.main, "--output-dir", tmp_path)
+    assert done.returncode == 0 and done.stdout.count("without encryption") == 1
     assert sorted(os.listdir(tmp_path)) == NAMES
 
 
-def test_https_that_answers_is_not_given_up():
-    """An error of the server's is no reason for plain HTTP."""
+def test_https_errors_do_not_lead_to_http(monkeypatch):
     asked = []
 
     def download(url, number):
         asked.append(url)
         raise download_kodak._Unavailable("503")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(download_kodak._Unavailable):
-        patch.setattr(download_kodak, "_download", download)
+    monkeypatch.setattr(download_kodak, "_download", download)
+    with pytest.raises(download_kodak._Unavailable):
         download_kodak._fetch_once(["https://host/", "http://host/"], 1)
     assert asked == ["https://host/kodim01.png"]
 
 
 @pytest.mark.parametrize("data, fault", [(png(4), "not RGB of 768x512"), (png(1)[:-1], "cut short"), (b"", "complete")])
-def test_faults_of_files(data, fault):
+def test_find_fault(data, fault):
     assert fault in download_kodak.find_fault(data, 1)
 
 
 @pytest.mark.parametrize("args", [[], ["--output-dir", ""], ["--output-dir", "d", "--base-url", "ftp://host/"]])
-def test_usage_errors(monkeypatch, capsys, args):
-    assert run_main(monkeypatch, *args) == 2
-
-
-def run_main(monkeypatch, *args):
-    """The exit status of the command in this process."""
-    import dnnlib
-
-    monkeypatch.setattr("sys.argv", ["download_kodak.py", *args])
-    with pytest.raises(SystemExit) as exit_:
-        dnnlib.cli_main(download_kodak.main)
-    return exit_.value.code or 0
+def test_usage_errors(call, args):
+    assert call(download_kodak.main, *args).returncode == 2

@@ -1,8 +1,8 @@
-"""Files from strangers: valid ones, mutated, given to everything that reads files.
+"""Untrusted files: valid files are mutated and given to everything that reads files.
 
-Whatever is in a file, its reader returns a value or raises a UserError of one line that names the file; no code of the
-file's is run and nothing written; time and memory are bounded. The same mutations in every run; with FUZZ=10000 that
-many, new ones, for each kind of file:
+Whatever a file contains, its reader returns a value or raises a UserError of one line that names the file. No code in
+the file is run, nothing is written, and time and memory are bounded. Every run has the same mutations; FUZZ=10000 makes
+as many new ones for each kind of file:
 
     FUZZ=10000 python -m pytest tests/test_fuzz.py
 """
@@ -26,8 +26,8 @@ from imaging import images
 from mri import volumes
 
 EXAMPLES = int(os.environ.get("FUZZ", 150))
-SECONDS = 10  # An example may take, on a slow and busy machine. Most take milliseconds.
-MEGABYTES = 100  # It may take, besides a multiple of its size.
+SECONDS = 10  # Limit per example on a slow and busy machine; most take milliseconds.
+MEGABYTES = 100  # Limit of memory per example, besides a multiple of the file size.
 
 NUMBERS = [0, 1, 2, 127, 128, 255, 256, 32767, 65535, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**60, 2**63 - 1, 2**64 - 1]
 PLACES = st.integers(0, 1 << 16)
@@ -43,7 +43,7 @@ MUTATION = st.one_of(
 
 
 def mutate(data, kind, place, *args, others):
-    """`data` with one mutation of it. `others`: what to splice chunks of."""
+    """Return `data` after one mutation. `others`: data to splice chunks from."""
     start = place % (len(data) + 1)
     before, after = data[:start], data[start:]
     if kind == "flip":
@@ -66,15 +66,15 @@ def mutate(data, kind, place, *args, others):
     return before + other[other_start : other_start + other_length % 300] + after[length % 300 :]
 
 
-@pytest.mark.filterwarnings("ignore")  # As the commands do, which pytest undoes.
+@pytest.mark.filterwarnings("ignore")  # The commands ignore warnings, but pytest shows them.
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mutated_file_is_read_or_named(tmp_path, monkeypatch, kind):
+def test_mutated_files(tmp_path, monkeypatch, kind):
     make, seal, name, read = KINDS[kind]
     corpus = make(tmp_path)
     folder = tmp_path / "folder"
     folder.mkdir()
-    monkeypatch.chdir(folder)  # Where a canary would write.
-    monkeypatch.setattr(images, "MAX_PIXELS", 500_000)  # As many are admitted, so much memory is taken.
+    monkeypatch.chdir(folder)  # A hostile pickle would write here.
+    monkeypatch.setattr(images, "MAX_PIXELS", 500_000)  # Bounds the memory of an image.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250_000)
     monkeypatch.setattr(volumes, "MAX_VOXELS", 1 << 20)
     read(str(write(folder / name, seal(corpus[0]) if seal else corpus[0])))
@@ -111,8 +111,8 @@ def write(path, data):
 
 @contextlib.contextmanager
 def bounded(size):
-    """The time and, on Linux, the memory that a block may take for a file of `size` bytes."""
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__)  # Also out of a loop in C.
+    """Limit the time and, on Linux, the memory of a block that reads a file of `size` bytes."""
+    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__)  # Also ends a loop in C.
     before, started = reset_peak(), time.monotonic()
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -122,7 +122,7 @@ def bounded(size):
 
 
 def reset_peak():
-    """Resident bytes, from where on `peak` is measured; None where the system does not tell."""
+    """Restart the measurement of `peak`. Returns the resident bytes, or None if the system cannot measure them."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as f:
         f.write("5")
         f.flush()
@@ -136,7 +136,7 @@ def peak():
 
 @contextlib.contextmanager
 def limited_address_space(more=4 << 30):
-    """What asks for gigabytes fails rather than takes the machine down."""
+    """Make allocations of gigabytes fail in the block, before they exhaust the memory of the machine."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     with contextlib.suppress(OSError), open("/proc/self/statm") as f:
         resource.setrlimit(resource.RLIMIT_AS, (int(f.read().split()[0]) * resource.getpagesize() + more, hard))

@@ -1,4 +1,4 @@
-"""Every kind of image there and back: with a network that changes nothing, the file written holds what was read."""
+"""Image files of every kind: with a network that changes nothing, the written file holds what was read."""
 
 import os
 
@@ -6,6 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from conftest import Identity
 from PIL import Image, ImageCms, PngImagePlugin
 
 import dnnlib
@@ -26,13 +27,6 @@ EXIF[0x8769] = {0x9003: "2020:01:02 03:04:05"}
 EXIF[0x8825] = {1: "N"}
 METADATA = {"exif": EXIF.tobytes(), "icc_profile": ICC, "dpi": (300, 300)}
 TRANSPARENCIES = {"none": None, "one": 3, "levels": bytes(range(100, 116))}
-
-
-class Identity:
-    """In place of a network."""
-
-    def run(self, x):
-        return np.array(x)
 
 
 def denoise(image, out, compare=None, sample_range=None, net=None, max_memory=2**32):
@@ -80,7 +74,7 @@ def test_eight_bits(suffix, mode):
 
 @pytest.mark.parametrize("transparency", TRANSPARENCIES)
 @pytest.mark.parametrize("suffix", ["png", "gif"])
-def test_palettes_and_their_transparency(suffix, transparency):
+def test_palette_transparency(suffix, transparency):
     if suffix == "gif" and transparency == "levels":
         pytest.skip("GIF has no levels of transparency")
     Image.fromarray(BYTES[..., :3]).quantize(16).save(f"in.{suffix}", transparency=TRANSPARENCIES[transparency])
@@ -91,7 +85,7 @@ def test_palettes_and_their_transparency(suffix, transparency):
     assert np.array_equal(np.asarray(after.convert("RGBA")), np.asarray(before.convert("RGBA")))
 
 
-def test_a_transparent_colour_becomes_alpha():
+def test_transparent_colour_becomes_alpha():
     Image.fromarray(BYTES[..., :3]).save("in.png", transparency=tuple(BYTES[0, 0, :3].tolist()))
     denoise("in.png", "out.png")
     assert np.array_equal(np.asarray(Image.open("out.png")), np.asarray(Image.open("in.png").convert("RGBA")))
@@ -162,7 +156,7 @@ def test_tiff(name):
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
-def test_samples_that_are_not_finite_touch_no_others():
+def test_non_finite_samples_stay_apart():
     tifffile.imwrite("in.tif", np.where(np.isfinite(FLOATS), 100.0, np.nan).astype(np.float32), photometric="rgb")
 
     class Darker:
@@ -175,7 +169,7 @@ def test_samples_that_are_not_finite_touch_no_others():
     np.testing.assert_array_equal(tifffile.imread("out.tif"), expected.astype(np.float32))
 
 
-def test_metadata_goes_along_into_every_format_that_keeps_it():
+def test_metadata_across_formats():
     Image.fromarray(BYTES[..., :3]).save("0.png", **METADATA)
     for before, after in [("0.png", "1.tif"), ("1.tif", "2.jpg"), ("2.jpg", "3.webp"), ("3.webp", "4.tif")]:
         denoise(before, after)
@@ -184,7 +178,7 @@ def test_metadata_goes_along_into_every_format_that_keeps_it():
         assert (exif, gps) == ({0x9003: "2020:01:02 03:04:05"}, {1: "N"})
     assert pillow_facts("2.jpg")[3] == [300, 300]
     difference = np.asarray(Image.open("2.jpg")).astype(int) - BYTES[..., :3]
-    assert np.abs(difference).mean() < 5  # Noise at full amplitude, and half of it colour: quality 95, 4:4:4.
+    assert np.abs(difference).mean() < 5  # Needs quality 95 and 4:4:4 for colour noise.
 
     data = imagecodecs.png_encode(np.ascontiguousarray(DEEP[..., :3]))
     page = image_files.read_float("0.png")[1]
@@ -203,7 +197,7 @@ def test_metadata_goes_along_into_every_format_that_keeps_it():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_and_dropped(orientation):
+def test_orientation_applied_then_dropped(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(BYTES[..., :3]).save("in.png", exif=exif)
@@ -222,7 +216,7 @@ def test_orientation_is_applied_and_dropped(orientation):
     assert np.array_equal(images.upright(BYTES[..., :3], orientation), expected)
 
 
-def test_cmyk_becomes_rgb_and_that_is_said(capsys):
+def test_cmyk_becomes_rgb_with_a_note(capsys):
     Image.fromarray(BYTES[..., :3]).convert("CMYK").save("in.tif", icc_profile=ICC)
     denoise("in.tif", "out.png")
     assert "note: in.tif: its mode CMYK becomes RGB, without its colour profile" in capsys.readouterr().out
@@ -230,7 +224,7 @@ def test_cmyk_becomes_rgb_and_that_is_said(capsys):
     assert "icc_profile" not in Image.open("out.png").info
 
 
-def test_a_denoised_palette_is_fitted_anew():
+def test_denoised_palette_is_refitted():
     Image.fromarray(BYTES[..., :3]).quantize(256).save("in.png", transparency=7)
     transparent = np.asarray(Image.open("in.png")) == 7
 
@@ -255,7 +249,7 @@ REFUSED += [
 
 
 @pytest.mark.parametrize("name,suffix,message", REFUSED)
-def test_a_format_that_cannot_hold_the_kind_is_refused_before_the_work(name, suffix, message):
+def test_unsuitable_format_is_refused_early(name, suffix, message):
     bytes_of("RGBA").save("rgba.png")
     tifffile.imwrite("deep.tif", DEEP[..., :3], photometric="rgb")
     tifffile.imwrite("float.tif", FLOATS[..., 0])
@@ -268,7 +262,7 @@ def test_a_format_that_cannot_hold_the_kind_is_refused_before_the_work(name, suf
 
 @pytest.mark.parametrize("kind", ["stack", "zip", "16-bit PNG"])
 @pytest.mark.parametrize("kept", [0, 3, 0.1, 0.5, 0.9, 0.98])
-def test_a_cut_file_is_named_and_leaves_nothing(kind, kept):
+def test_truncated_file_is_named(kind, kept):
     if kind == "16-bit PNG":
         data = imagecodecs.png_encode(DEEP)
     else:
@@ -283,7 +277,7 @@ def test_a_cut_file_is_named_and_leaves_nothing(kind, kept):
 
 
 @pytest.mark.parametrize("samples", [0, 6, 11])
-def test_a_cut_ppm_is_not_taken_for_greyscale(samples):
+def test_truncated_ppm_is_not_grey(samples):
     with open("in", "wb") as f:
         f.write(b"P6\n3 2\n65535\n" + bytes(2 * samples))
     with pytest.raises(dnnlib.UserError, match=r"^in: cannot be decoded \(the file is truncated\)$"):
@@ -302,13 +296,13 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("samples,options,message", UNKNOWN)
-def test_what_is_no_picture_of_a_known_kind_is_refused(samples, options, message):
+def test_unsupported_tiff_is_refused(samples, options, message):
     tifffile.imwrite("in.tif", samples, **options)
     with pytest.raises(images.Refused, match=rf"^in\.tif: {message}"):
         denoise("in.tif", "out.tif")
 
 
-def test_bits_and_colours_that_pillow_drops_are_said(capsys):
+def test_lost_bits_and_colours_are_noted(capsys):
     with open("in.jp2", "wb") as f:
         f.write(imagecodecs.jpeg2k_encode(DEEP[..., :3] >> 4, level=0, bitspersample=12))
     with open("in.avif", "wb") as f:
@@ -329,9 +323,9 @@ def test_bits_and_colours_that_pillow_drops_are_said(capsys):
 
 
 @pytest.mark.parametrize("dtype,black,white", [(np.uint16, 256, 4095), (np.uint8, 16, 235), (np.float32, -3, 200)])
-def test_the_range_that_is_given_is_what_the_network_sees(dtype, black, white):
+def test_network_sees_the_given_range(dtype, black, white):
     samples = np.linspace(black, white, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(dtype)
-    samples[0, 0] = 5  # Beyond the range of whole numbers.
+    samples[0, 0] = 5  # Outside the given range.
     tifffile.imwrite("in.tif", samples, **RGB)
     seen = []
 
@@ -347,10 +341,10 @@ def test_the_range_that_is_given_is_what_the_network_sees(dtype, black, white):
     np.testing.assert_allclose(tifffile.imread("out.tif"), expected, atol=1e-3 if dtype == np.float32 else 0.51)
 
 
-DOUBTFUL = [  # Samples, the range that is given, whether it is doubtful.
+DOUBTFUL = [  # Samples, given range, whether it is doubtful.
     (np.clip(FLOATS, 0, 1) * 255, None, True),
     (np.clip(FLOATS, 0, 1) * 255, (0, 255), False),
-    (0.5 + 0.25 * FLOATS, None, False),  # Strong noise reaches beyond the range.
+    (0.5 + 0.25 * FLOATS, None, False),  # Strong noise reaches outside the range.
     (DEEP[..., :3] >> 4, None, True),
     (DEEP[..., :3] >> 2, None, True),
     (DEEP[..., :3] >> 4, (0, 4095), False),
@@ -364,7 +358,7 @@ DOUBTFUL = [  # Samples, the range that is given, whether it is doubtful.
 
 
 @pytest.mark.parametrize("samples,sample_range,doubtful", DOUBTFUL)
-def test_a_doubtful_range_is_told_with_what_was_found(samples, sample_range, doubtful, capsys):
+def test_doubtful_range_warning(samples, sample_range, doubtful, capsys):
     tifffile.imwrite("in.tif", samples, **RGB)
     denoise("in.tif", "out.tif", sample_range=sample_range)
     warning = capsys.readouterr().err
@@ -377,7 +371,7 @@ def test_a_doubtful_range_is_told_with_what_was_found(samples, sample_range, dou
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_every_sample_survives_the_way_to_float_and_back(dtype):
+def test_integers_survive_float_conversion(dtype):
     every = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     assert np.array_equal(images.to_uint(images.to_float(every), dtype), every)
 

@@ -1,4 +1,4 @@
-"""Images of every kind: what arrives in the arrays, what users are told of broken files."""
+"""Images of every kind as arrays, and messages about broken files."""
 
 import io
 import os
@@ -18,12 +18,12 @@ RGB = np.random.default_rng(0).integers(0, 256, [12, 20, 3], dtype=np.uint8)
 DEEP = np.arange(12 * 20, dtype=np.uint16).reshape(12, 20) * 257 + 100
 
 
-def test_bytes_as_the_original_made_them():
+def test_bytes_match_the_original():
     golden = np.load(os.path.join(GOLDEN_DIR, "noise.npz"))
     assert np.array_equal(images.to_uint8(golden["clip_in"]), golden["clip_out"])
 
 
-def test_bytes_survive_the_way_to_float_and_back():
+def test_bytes_survive_float_conversion():
     every = np.arange(256, dtype=np.uint8)
     x = images.to_float(every)
     assert x.dtype == np.float32 and x[0] == -0.5 and x[255] == 0.5
@@ -40,7 +40,7 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
     assert pixels.min() < 100 and pixels.max() > 150  # Neither black nor saturated.
 
 
-def test_sixteen_bits_are_scaled_not_saturated(tmp_path):
+def test_sixteen_bits_are_scaled(tmp_path):
     path = str(tmp_path / "deep.png")
     Image.fromarray(DEEP).save(path)
     assert np.array_equal(rgb_files.read_rgb(path), np.repeat((DEEP / 257 + 0.5).astype(np.uint8)[None], 3, axis=0))
@@ -53,12 +53,12 @@ def test_alpha_is_laid_on_white(tmp_path):
     expected = [[10, 20, 30], [255, 255, 255], [204, 224, 255]]
     assert rgb_files.read_rgb(path, notes.append)[:, 0].T.tolist() == expected
     assert notes == [f"{path}: its alpha is laid on white"]
-    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["assocalpha"])  # Colours are multiplied already.
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["assocalpha"])  # Colours are premultiplied.
     assert rgb_files.read_rgb(path)[:, 0].T.tolist()[2] == [204, 255, 255]
 
 
 @pytest.mark.parametrize("orientation, turned", [(1, RGB), (3, RGB[::-1, ::-1]), (6, np.rot90(RGB, -1))])
-def test_exif_orientation_is_honoured(tmp_path, orientation, turned):
+def test_exif_orientation(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = str(tmp_path / "photo.png")
@@ -66,13 +66,13 @@ def test_exif_orientation_is_honoured(tmp_path, orientation, turned):
     assert np.array_equal(rgb_files.read_rgb(path), turned.transpose(2, 0, 1))
 
 
-def test_listing_takes_suffixes_in_any_case(tmp_path):
+def test_list_images_ignores_case(tmp_path):
     for name in ["b.PNG", "a.jpeg", "c.Bmp", "d.JPEG", "notes.txt", ".hidden.png"]:
         (tmp_path / name).touch()
     assert [os.path.basename(p) for p in images.list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.Bmp", "d.JPEG"]
 
 
-def test_a_tree_is_listed_with_links_followed_once_and_the_rest_counted(tmp_path, capsys):
+def test_list_tree(tmp_path, capsys):
     for name in ["b.png", "a/x.jp2", "a/deep/y.JFIF", "a/notes.txt", "out/b.png", "z.heic", ".hidden/c.png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -84,7 +84,7 @@ def test_a_tree_is_listed_with_links_followed_once_and_the_rest_counted(tmp_path
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".tif", ".webp"])
 @pytest.mark.parametrize("damage", ["cut", "header", "empty", "text"])
-def test_a_broken_file_is_named(tmp_path, suffix, damage):
+def test_broken_file_is_named(tmp_path, suffix, damage):
     path = str(tmp_path / f"broken{suffix}")
     Image.fromarray(np.tile(RGB, [8, 8, 1])).save(path)
     with open(path, "rb") as f:
@@ -96,32 +96,32 @@ def test_a_broken_file_is_named(tmp_path, suffix, damage):
         rgb_files.read_rgb(path)
 
 
-def test_a_file_in_an_unsupported_variant_is_named(tmp_path):
+def test_unsupported_bmp_is_named(tmp_path):
     path = str(tmp_path / "odd.bmp")
     Image.fromarray(RGB).save(path)
     with open(path, "r+b") as f:
         f.seek(28)
-        f.write(b"\x07")  # Bits per pixel: Pillow raises an OSError that has no errno.
+        f.write(b"\x07")  # Bits per pixel: Pillow raises an OSError without errno.
     with pytest.raises(dnnlib.UserError, match=r"odd\.bmp"):
         rgb_files.read_rgb(path)
 
 
 @pytest.mark.parametrize("actual", ["png", "jpeg", "webp", "tiff", "bmp"])
-def test_a_file_of_a_misleading_name_is_read_by_its_content(tmp_path, actual):
+def test_content_beats_suffix(tmp_path, actual):
     path = str(tmp_path / "photo.gif")
     Image.fromarray(RGB).save(path, actual)
     assert rgb_files.read_rgb(path).shape == (3, 12, 20)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
-def test_the_first_frame_of_many_is_read(tmp_path, suffix):
+def test_first_frame_is_read(tmp_path, suffix):
     path, frames = str(tmp_path / f"moving{suffix}"), [Image.new("L", (9, 7), level) for level in (90, 10, 200)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     np.testing.assert_allclose(rgb_files.read_rgb(path).astype(int), 90, atol=2)
 
 
-def test_postscript_is_no_image(tmp_path, monkeypatch):
-    """Pillow would have Ghostscript run it."""
+def test_postscript_is_refused(tmp_path, monkeypatch):
+    """Pillow would pass the file to Ghostscript."""
     (tmp_path / "gs").write_text(f"#!/bin/sh\necho run > {tmp_path}/mark\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -133,7 +133,7 @@ def test_postscript_is_no_image(tmp_path, monkeypatch):
 
 
 def bomb(suffix):
-    """A small file that claims to be an image of some gigapixels."""
+    """Return a small file that claims to be an image of gigapixels."""
     buffer = io.BytesIO()
     Image.fromarray(RGB).save(buffer, Image.registered_extensions()[suffix])
     data = bytearray(buffer.getvalue())
@@ -150,14 +150,14 @@ def bomb(suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".ppm"])
-def test_more_pixels_than_any_camera_has(tmp_path, suffix):
+def test_decompression_bomb_is_refused(tmp_path, suffix):
     path = tmp_path / f"bomb{suffix}"
     path.write_bytes(bomb(suffix))
     with pytest.raises(dnnlib.UserError, match=rf"bomb\{suffix}: .*the limit is 180 megapixels"):
         images.open_image(str(path))
 
 
-def test_the_pixels_of_large_cameras_are_within_the_limit(tmp_path):
+def test_largest_cameras_are_within_the_limit(tmp_path):
     path = str(tmp_path / "large.png")
     Image.new("1", (14_204, 10_652)).save(path)  # 151 megapixels.
     with images.open_image(path) as image:
@@ -165,7 +165,7 @@ def test_the_pixels_of_large_cameras_are_within_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize("name, message", [("a.xyz", "suffix"), ("a", "suffix"), ("d.png", "folder"), ("f/a.png", "f")])
-def test_an_impossible_output_is_found_before_the_work(tmp_path, name, message):
+def test_check_writable(tmp_path, name, message):
     (tmp_path / "d.png").mkdir()
     (tmp_path / "f").touch()
     with pytest.raises(dnnlib.UserError, match=message):

@@ -1,11 +1,11 @@
-"""Images as 8-bit RGB: what is refused by name, what a note says, and that the dataset tool and validation follow."""
+"""Images as 8-bit RGB: refusals and notes, also in the dataset tool and in validation."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
 import tifffile
+from conftest import Identity
 from PIL import Image
 
 import corruption
@@ -35,7 +35,7 @@ REFUSED = {
 
 @pytest.fixture
 def kinds(tmp_path, monkeypatch):
-    """A folder of an image of each kind that is refused, and three that are not."""
+    """A folder with an image of each refused kind, and three others."""
     monkeypatch.chdir(tmp_path)
     os.mkdir("kinds")
     for name, (samples, options, _) in REFUSED.items():
@@ -46,13 +46,13 @@ def kinds(tmp_path, monkeypatch):
     return "kinds"
 
 
-def test_what_cannot_be_kept_is_refused_by_name(kinds):
+def test_read_rgb_refuses_by_name(kinds):
     for name, (_, _, message) in REFUSED.items():
         with pytest.raises(images.Refused, match=rf"^kinds/{name}\.tif: {message}"):
             rgb_files.read_rgb(f"kinds/{name}.tif")
 
 
-def test_sixteen_bits_in_colour_are_scaled_and_that_is_said(kinds):
+def test_deep_colour_is_scaled_with_a_note(kinds):
     notes = []
     pixels = rgb_files.read_rgb("kinds/deep.tif", notes.append)
     assert np.array_equal(pixels, np.rint(DEEP[..., :3] / 65535 * 255).transpose(2, 0, 1))
@@ -62,21 +62,15 @@ def test_sixteen_bits_in_colour_are_scaled_and_that_is_said(kinds):
     assert np.array_equal(rgb_files.read_rgb("kinds/turned.tif"), np.rot90(BYTES[..., :3], -1).transpose(2, 0, 1))
 
 
-def test_the_dataset_tool_lists_and_counts_what_it_refuses(kinds, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["dataset_tool_tf.py", "--input-dir", kinds, "--out", "a.tfrecords"])
-    dataset_tool_tf.main()
-    out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == f"  Refused: {len(REFUSED)} files" and "Not decodable" not in out
-    skipped = [line for line in err.splitlines() if line.startswith("skipped: ")]
+def test_dataset_tool_lists_refused_files(call, kinds):
+    done = call(dataset_tool_tf.main, "--input-dir", kinds, "--out", "a.tfrecords")
+    assert done.stdout.splitlines()[-1] == f"  Refused: {len(REFUSED)} files" and "Not decodable" not in done.stdout
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert sorted(line.split(".tif: ")[0] for line in skipped) == sorted(f"skipped: kinds/{name}" for name in REFUSED)
     assert len(tfrecords.ImageRecords("a.tfrecords")) == 3
 
 
-def test_validation_leaves_out_what_it_refuses_and_notes_the_rest_once(kinds, capsys):
-    class Identity:
-        def run(self, x):
-            return np.array(x)
-
+def test_validation_leaves_out_refused_files(kinds, capsys):
     validation_set = validation.ValidationSet(
         kinds, corruption.create("gaussian", train_sigma=(0, 50), validation_sigma=25), seed=1
     )

@@ -1,4 +1,4 @@
-"""Dead leaves: the same for the same seed, and with the statistics of photographs."""
+"""Dead leaves: reproducible by seed, with the statistics of photographs."""
 
 import itertools
 
@@ -13,7 +13,7 @@ def rendered():
     return list(dead_leaves.dead_leaves_images(12, seed=5, size=128))
 
 
-def test_an_image_depends_on_seed_and_number_only(rendered):
+def test_seed_and_number_decide_the_image(rendered):
     shorter = list(dead_leaves.dead_leaves_images(2, seed=5, size=128))  # Rendered without worker processes.
     assert np.array_equal(shorter, rendered[:2])
     assert np.array_equal(dead_leaves.dead_leaves(128, 128, np.random.default_rng((5, 11))), rendered[11])
@@ -30,22 +30,22 @@ def test_any_size(height, width):
     assert pixels.shape == (3, height, width) and pixels.dtype == np.uint8 and pixels.std() > 0
 
 
-def test_statistics_are_those_of_photographs(rendered):
-    """Ranges about what the photographs of BSDS300 have: power slope -2.4, luminance 113 +- 49, kurtosis 28."""
+def test_statistics_match_photographs(rendered):
+    """Compare with the photographs of BSDS300: power slope -2.4, luminance 113 +- 49, kurtosis 28."""
     luminance = np.stack(rendered).astype(float).mean(axis=1)
     assert 70 < luminance.mean() < 140
     assert 30 < luminance.std(axis=(1, 2)).mean() < 65
     gradient = np.diff(luminance, axis=2)
     kurtosis = np.mean(gradient**4, axis=(1, 2)) / np.mean(gradient**2, axis=(1, 2)) ** 2
-    assert kurtosis.mean() > 8  # 3 would be Gaussian noise: much is smooth, edges are sharp.
+    assert kurtosis.mean() > 8  # Gaussian noise has 3; smooth regions and sharp edges have more.
     assert -2.9 < np.mean([power_slope(y) for y in luminance]) < -1.9
     saturated = np.mean(np.stack(rendered) == 255)
     assert saturated < 0.05
 
 
-def test_sizes_follow_the_power_law():
-    """As many leaves between r and 2r as r^-3 says: a quarter of those between r/2 and r, in an unbounded plane."""
-    h = w = 4000  # So large that hardly any leaf reaches in from outside.
+def test_sizes_follow_power_law():
+    """r^-3 means a quarter as many leaves between 2r and 4r as between r and 2r, in an unbounded plane."""
+    h = w = 4000  # So large that few leaves reach in from outside.
     radii = np.concatenate([dead_leaves._draw_places(h, w, np.random.default_rng(k))[1][1:] for k in range(4)])
     r = 40  # Above any r_min (32).
     ratio = np.sum((radii >= 2 * r) & (radii < 4 * r)) / np.sum((radii >= r) & (radii < 2 * r))
@@ -53,7 +53,7 @@ def test_sizes_follow_the_power_law():
 
 
 def power_slope(y):
-    """Slope of the radial average of the power spectrum over frequency, both as logarithms."""
+    """Return the slope of log(radially averaged power) over log(frequency)."""
     side = len(y)
     power = np.abs(np.fft.fft2((y - y.mean()) * np.outer(np.hanning(side), np.hanning(side)))) ** 2
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))

@@ -1,4 +1,4 @@
-"""Scenes found in folders, what is wrong with them, and how far their shots are shifted."""
+"""Noisy shots of scenes: finding them, problems with them, and shifts between them."""
 
 import numpy as np
 import pytest
@@ -15,19 +15,19 @@ def save(path, size=(8, 6), **options):
     Image.new("RGB", size).save(path, **options)
 
 
-def test_pairs_go_by_name_whatever_the_suffix(tmp_path):
+def test_pairs_ignore_suffixes(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     for name in ("a/1.png", "a/2.jpg", "b/1.JPG", "b/2.png"):
         save(tmp_path / name)
     save(tmp_path / "a" / "3.png", (6, 8))
-    save(tmp_path / "b" / "3.png", (8, 6), exif=turned)  # Upright they are alike.
+    save(tmp_path / "b" / "3.png", (8, 6), exif=turned)  # The same size when upright.
     pairs = shots.find_pairs(str(tmp_path / "a"), str(tmp_path / "b"))
     names = [("1.png", "1.JPG"), ("2.jpg", "2.png"), ("3.png", "3.png")]
     assert pairs == [[str(tmp_path / "a" / a), str(tmp_path / "b" / b)] for a, b in names]
 
 
-def test_everything_wrong_with_pairs_is_listed(tmp_path, monkeypatch, capsys):
+def test_pair_problems_are_listed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in (
         "a/good.png",
@@ -56,7 +56,7 @@ def test_everything_wrong_with_pairs_is_listed(tmp_path, monkeypatch, capsys):
         shots.find_pairs("a", "./a")
 
 
-def test_folders_that_have_nothing_in_common_do_not_flood_the_screen(tmp_path, capsys):
+def test_list_of_problems_is_limited(tmp_path, capsys):
     for index in range(15):
         save(tmp_path / "a" / f"a{index}.png")
         save(tmp_path / "b" / f"b{index}.png")
@@ -65,7 +65,7 @@ def test_folders_that_have_nothing_in_common_do_not_flood_the_screen(tmp_path, c
     assert len(capsys.readouterr().err.splitlines()) == 20
 
 
-def test_bursts_of_different_lengths_and_what_can_be_wrong_with_them(tmp_path, monkeypatch, capsys):
+def test_bursts_and_their_problems(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(dnnlib.UserError, match="no scenes"):
         shots.find_bursts(".")
@@ -86,9 +86,9 @@ def test_bursts_of_different_lengths_and_what_can_be_wrong_with_them(tmp_path, m
     ]
 
 
-@pytest.mark.parametrize("blur", [0, 2])  # Usual phase correlation fails on the second: fine detail is noise alone.
+@pytest.mark.parametrize("blur", [0, 2])  # Plain phase correlation fails on the second.
 @pytest.mark.parametrize("shift", [(0, 0), (0.6, 0.3), (3, -2), (-15, 20)])
-def test_shifts_are_found_in_noise(blur, shift):
+def test_shift_is_found_in_noise(blur, shift):
     rng, content = np.random.default_rng(1), textured_image(400, 500, seed=1)
     content += rng.normal(0, 30, content.shape)
     content = ndimage.gaussian_filter(content, (0, blur, blur))
@@ -97,7 +97,7 @@ def test_shifts_are_found_in_noise(blur, shift):
     assert shots.estimate_shift(a, b) == pytest.approx(shift, abs=0.25)
 
 
-def test_no_shift_is_made_up_where_there_is_nothing_but_noise():
+def test_pure_noise_has_no_shift():
     rng = np.random.default_rng(2)
     for shape in [(3, 600, 700), (3, 100, 100), (3, 20, 30), (3, 1, 5)]:
         a, b = (rng.normal(128, 20, shape).astype(np.uint8) for _ in range(2))

@@ -1,12 +1,10 @@
-"""TFRecords: files of the original, files of our own, and files that are neither."""
+"""TFRecords files: those of the original, our own, and foreign or damaged ones."""
 
 import os
-import struct
 
-import google_crc32c
 import numpy as np
 import pytest
-from conftest import GOLDEN_DIR
+from conftest import GOLDEN_DIR, example, record
 
 import dnnlib
 from records import tfrecords
@@ -14,31 +12,8 @@ from records import tfrecords
 IMAGES = [np.random.default_rng(k).integers(0, 256, [3, 9 + k, 14], dtype=np.uint8) for k in range(3)]
 
 
-def frame(payload):
-    """A record as TensorFlow frames it."""
-
-    def crc(data):
-        return struct.pack("<I", tfrecords._masked_crc(google_crc32c.value(data)))
-
-    length = struct.pack("<Q", len(payload))
-    return length + crc(length) + payload + crc(payload)
-
-
-def example(**features):
-    """A serialised tf.train.Example."""
-    from dnnlib.tflib import tf
-
-    messages = {
-        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        if isinstance(value, bytes)
-        else tf.train.Feature(int64_list=tf.train.Int64List(value=value))
-        for name, value in features.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=messages)).SerializeToString()
-
-
 def varint(number):
-    """A number as protobuf writes it."""
+    """Return a number as protobuf writes it."""
     return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
 
 
@@ -52,7 +27,7 @@ def good(tmp_path_factory):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes bytes to a file; returns its path."""
+    """Write bytes to a file; returns its path."""
 
     def to_file(data):
         path = tmp_path / "file.tfrecords"
@@ -62,7 +37,7 @@ def write(tmp_path):
     return to_file
 
 
-def test_file_of_the_original():
+def test_original_file():
     records = tfrecords.ImageRecords(os.path.join(GOLDEN_DIR, "golden.tfrecords"))
     golden = np.load(os.path.join(GOLDEN_DIR, "golden_tfrecords.npz"))
     assert len(records) == len(golden.files)
@@ -74,7 +49,7 @@ def test_file_of_the_original():
 @pytest.mark.parametrize(
     "y, x, height, width", [(0, 0, 260, 300), (3, 7, 256, 256), (259, 299, 1, 1), (0, 44, 256, 256)]
 )
-def test_a_crop_is_a_slice(y, x, height, width):
+def test_crop_is_a_slice(y, x, height, width):
     records = tfrecords.ImageRecords(os.path.join(GOLDEN_DIR, "golden.tfrecords"))
     whole = np.load(os.path.join(GOLDEN_DIR, "golden_tfrecords.npz"))["img02"]
     assert np.array_equal(records.crop(2, y, x, height, width), whole[:, y : y + height, x : x + width])
@@ -85,7 +60,7 @@ def test_round_trip(good, write):
     assert [records.read(k).tobytes() for k in range(3)] == [a.tobytes() for a in IMAGES]
 
 
-def test_tensorflow_reads_what_we_write(good, write):
+def test_tensorflow_reads_our_file(good, write):
     from dnnlib.tflib import tf
 
     payloads = list(tf.io.tf_record_iterator(write(good)))  # Checks the checksums.
@@ -96,14 +71,14 @@ def test_tensorflow_reads_what_we_write(good, write):
         assert features["data"].bytes_list.value[0] == pixels.tobytes()
 
 
-def test_shots_come_back_as_scenes_and_to_others_as_images(tmp_path, good, write):
+def test_shots_form_scenes(tmp_path, good, write):
     path = str(tmp_path / "shots.tfrecords")
     shots = [(IMAGES[scene] + shot, scene) for scene, count in enumerate([2, 4, 3]) for shot in range(count)]
     assert tfrecords.write_shots(path, shots) == 9
     records = tfrecords.ImageRecords(path)
     assert records.scenes().tolist() == [[0, 2], [2, 4], [6, 3]]
-    for record, (pixels, _) in enumerate(shots):
-        assert np.array_equal(records.read(record), pixels)
+    for k, (pixels, _) in enumerate(shots):
+        assert np.array_equal(records.read(k), pixels)
     assert tfrecords.ImageRecords(write(good)).scenes().tolist() == [[0, 1], [1, 1], [2, 1]]
 
 
@@ -115,20 +90,20 @@ def test_shots_come_back_as_scenes_and_to_others_as_images(tmp_path, good, write
         ([(0, 0), (0, 0), (1, None)], "record 2 is a single image in a file of shots"),
     ],
 )
-def test_records_that_make_no_scenes(tmp_path, shots, message):
+def test_invalid_scenes_are_refused(tmp_path, shots, message):
     path = str(tmp_path / "shots.tfrecords")
     tfrecords.write_shots(path, [(IMAGES[image], scene) for image, scene in shots])
     with pytest.raises(dnnlib.UserError, match=rf"shots\.tfrecords: {message}"):
         tfrecords.ImageRecords(path).scenes()
 
 
-def test_arrays_that_are_views_are_written_in_order(tmp_path):
+def test_views_are_written_in_order(tmp_path):
     rows_last = np.ascontiguousarray(IMAGES[0].transpose(1, 2, 0)).transpose(2, 0, 1)
     tfrecords.write_images(tmp_path / "a.tfrecords", [rows_last])
     assert np.array_equal(tfrecords.ImageRecords(tmp_path / "a.tfrecords").read(0), IMAGES[0])
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_old_file(tmp_path):
     def failing():
         yield IMAGES[0]
         raise dnnlib.UserError("enough")
@@ -140,8 +115,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.tfrecords"] and path.read_bytes() == b"old"
 
 
-def test_damaged_pixels_are_named_and_the_other_records_read(good, write):
-    second = len(frame(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes())))
+def test_damaged_pixels_are_named(good, write):
+    second = len(record(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes())))
     damaged = bytearray(good)
     damaged[second + 200] ^= 1
     records = tfrecords.ImageRecords(write(damaged))
@@ -150,8 +125,8 @@ def test_damaged_pixels_are_named_and_the_other_records_read(good, write):
     assert np.array_equal(records.read(0), IMAGES[0]) and np.array_equal(records.read(2), IMAGES[2])
 
 
-def test_a_damaged_length_is_named(good, write):
-    second = len(frame(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes())))
+def test_damaged_length_is_named(good, write):
+    second = len(record(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes())))
     damaged = bytearray(good)
     damaged[second + 1] ^= 1
     with pytest.raises(dnnlib.UserError, match="record 1 has a damaged length"):
@@ -161,12 +136,12 @@ def test_a_damaged_length_is_named(good, write):
 @pytest.mark.parametrize(
     "kept, message", [(-1, "record 2 is cut short"), (-300, "record 2 is cut short"), (5, "record 0")]
 )
-def test_a_truncated_file(good, write, kept, message):
+def test_truncated_file(good, write, kept, message):
     with pytest.raises(dnnlib.UserError, match=message):
         tfrecords.ImageRecords(write(good[:kept]))
 
 
-def test_a_file_that_shrinks_while_it_is_read(good, write):
+def test_file_shrinks_while_read(good, write):
     path = write(good)
     records = tfrecords.ImageRecords(path)
     os.truncate(path, len(good) - 100)
@@ -177,12 +152,12 @@ def test_a_file_that_shrinks_while_it_is_read(good, write):
 @pytest.mark.parametrize(
     "data, message", [(b"", "no records"), (b"\x89PNG" * 99, "not a TFRecords"), (b"PK", "record 0")]
 )
-def test_a_file_of_another_kind(write, data, message):
+def test_foreign_file_is_refused(write, data, message):
     with pytest.raises(dnnlib.UserError, match=rf"file\.tfrecords: .*{message}"):
         tfrecords.ImageRecords(write(data))
 
 
-def test_a_missing_file(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(dnnlib.UserError, match=r"none\.tfrecords.*dataset_tool_tf"):
         tfrecords.ImageRecords(str(tmp_path / "none.tfrecords"))
     with pytest.raises(dnnlib.UserError, match=f"{tmp_path}: not a file"):
@@ -200,32 +175,32 @@ def test_a_missing_file(tmp_path):
         ({"shape": [12], "data": bytes(12)}, r"not \(3, H, W\)"),
         ({"shape": b"3", "data": bytes(12)}, "record 1"),
         ({"shape": [3, 2, 2], "data": [1]}, "record 1"),
-        ({"shape": [3, 1, 1], "data": [1, 2, 3]}, "lacks the feature"),  # Packed, these numbers look like three bytes.
+        ({"shape": [3, 1, 1], "data": [1, 2, 3]}, "lacks the feature"),  # Packed, these numbers look like 3 bytes.
     ],
 )
-def test_records_of_another_kind(good, write, features, message):
-    first = frame(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes()))
-    records = tfrecords.ImageRecords(write(first + frame(example(**features))))
+def test_foreign_records_are_refused(good, write, features, message):
+    first = record(example(shape=IMAGES[0].shape, data=IMAGES[0].tobytes()))
+    records = tfrecords.ImageRecords(write(first + record(example(**features))))
     with pytest.raises(dnnlib.UserError, match=f"record 1.*{message}|{message}"):
         records.check()
     with pytest.raises(dnnlib.UserError, match=f"record 1.*{message}|{message}"):
         records.read(1)
 
 
-def test_features_of_other_names_are_passed_over(write):
+def test_other_features_are_ignored(write):
     payload = example(shape=[3, 2, 2], data=bytes(12), label=[7], empty=[], name=b"x" * 100)
-    assert tfrecords.ImageRecords(write(frame(payload))).read(0).shape == (3, 2, 2)
+    assert tfrecords.ImageRecords(write(record(payload))).read(0).shape == (3, 2, 2)
 
 
-def test_a_record_of_fields_without_end_takes_no_time(write):
+def test_endless_fields_are_refused(write):
     entries = b"\x0a\x00" * 500_000
     payload = b"\x0a" + varint(len(entries)) + entries
     for endless in (payload, entries, payload * 2):
         with pytest.raises(dnnlib.UserError, match="record 0"):
-            tfrecords.ImageRecords(write(frame(endless))).check()
+            tfrecords.ImageRecords(write(record(endless))).check()
 
 
 @pytest.mark.parametrize("payload", [b"", b"hello", b"\xff" * 30, b"\x0a\xff\xff\xff\xff\x7f", bytes(64)])
-def test_records_of_no_protobuf_at_all(write, payload):
+def test_non_protobuf_records_are_refused(write, payload):
     with pytest.raises(dnnlib.UserError, match="record 0"):
-        tfrecords.ImageRecords(write(frame(payload))).read(0)
+        tfrecords.ImageRecords(write(record(payload))).read(0)
