@@ -19,6 +19,7 @@ import dnnlib
 from dnnlib.options import ArgumentParser
 from dnnlib.util import run_script
 from imaging import images, metrics, rgb_files, sheets
+from inference.compare import compared
 
 TRAINING_FILE = "datasets/demo.tfrecords"
 PHOTO_DIR = "datasets/demo"  # Clean photographs; training uses them for validation only.
@@ -55,22 +56,12 @@ def main():
         snapshot = os.path.join(run_dir, "network_final.pickle")
         run_script("config.py", "infer-image", "--image", noisy, "--out", denoised, "--network-snapshot", snapshot)
         rows.append((rgb_files.read_rgb(noisy), rgb_files.read_rgb(denoised), clean))
-    images.save(PICTURE, compose(rows))
+    images.save(PICTURE, sheets.labelled_sheet([compared("noisy", *row) for row in rows]))
 
     before, after = (np.mean([metrics.psnr(row[k], row[2], peak=255) for row in rows]) for k in (0, 1))
     print(f"\nNoisy, denoised and clean photographs: {PICTURE}\nRun directory of the training: {run_dir}")
     print(f"PSNR, mean of {len(rows)} photographs: {before:.2f} dB noisy -> {after:.2f} dB denoised")
     print(f"Total time: {dnnlib.format_time(time.time() - start)}")
-
-
-def compose(rows):
-    """Return a Pillow image with one labelled row for each (noisy, denoised, clean) of uint8 [3, H, W]."""
-
-    def label(kind, pixels, clean):
-        return kind if kind == "clean" else f"{kind}  {metrics.psnr(pixels, clean, peak=255):.2f} dB"
-
-    kinds = ("noisy", "denoised", "clean")
-    return sheets.labelled_sheet([[(label(k, x, row[2]), x) for k, x in zip(kinds, row)] for row in rows])
 
 
 def _write_photos():

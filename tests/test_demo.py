@@ -3,18 +3,8 @@
 import os
 
 import numpy as np
-from conftest import smooth_image
 
 import demo
-
-
-def test_picture_rows():
-    rows = [[smooth_image(64, 80, seed=3 * row + column) for column in range(3)] for row in range(2)]
-    picture = np.asarray(demo.compose(rows)).transpose(2, 0, 1)
-    corners = [(94 * row + 30, 84 * column + 4) for row in range(2) for column in range(3)]
-    for (top, left), pixels in zip(corners, [pixels for row in rows for pixels in row]):
-        np.testing.assert_array_equal(picture[:, top : top + 64, left : left + 80], pixels)
-    assert picture[:, :30].min() < 128  # Something is written above the first row.
 
 
 def test_photographs_and_noise(tmp_path, monkeypatch):
