@@ -43,27 +43,25 @@ class Statistics:
 
     def __init__(self):
         self.formats = collections.Counter()
-        self.large = self.small = self.broken = self.refused = 0
+        self.large = self.broken = self.refused = 0
         self.scenes = self.left_out = 0  # Scenes of noisy shots, and shots left out of them.
         self.shifts = []  # Pixels by which each shot is shifted from the first of its scene; None: unknown.
 
     def count(self, mode, width, height):
         """Count an image of `width` x `height` pixels that is stored in a Pillow mode such as RGB, L or CMYK."""
         self.formats[mode] += 1
-        if min(width, height) >= _LARGE:
-            self.large += 1
-        else:
-            self.small += 1
+        self.large += min(width, height) >= _LARGE
 
     def shifted(self):
         """Return the number of shots that are shifted from the first of their scene."""
         return sum(shift is not None and shift >= _SHIFTED for shift in self.shifts)
 
     def __str__(self):
+        small = self.formats.total() - self.large
         lines = ["Dataset statistics:", "  Formats:"]
         lines += [f"    {mode}: {count} images" for mode, count in self.formats.most_common()]
         lines += ["  width,height buckets:"]
-        lines += [f"    >= {_LARGE}x{_LARGE}: {self.large} images", f"    < {_LARGE}x{_LARGE}: {self.small} images"]
+        lines += [f"    >= {_LARGE}x{_LARGE}: {self.large} images", f"    < {_LARGE}x{_LARGE}: {small} images"]
         if self.broken:
             lines += [f"  Not decodable: {self.broken} files"]
         if self.refused:
@@ -172,10 +170,9 @@ def _convert(folder, paths, statistics):
             bar.update()
             if isinstance(pixels, Exception):
                 tqdm.write(f"skipped: {dnnlib.util.describe_error(pixels)}", file=sys.stderr)
-                if isinstance(pixels, images.Refused):
-                    statistics.refused += 1
-                else:
-                    statistics.broken += 1
+                refused = isinstance(pixels, images.Refused)
+                statistics.refused += refused
+                statistics.broken += not refused
                 continue
             tqdm.write(f"{written} {path}")
             statistics.count(mode, pixels.shape[2], pixels.shape[1])
@@ -195,21 +192,19 @@ def _convert_scenes(scenes, statistics):
     for paths in dnnlib.util.progress(scenes, unit="scene"):
         usable = _usable_shots(itertools.islice(decoded, len(paths)), statistics)
         first, second = next(usable, None), next(usable, None)
-        if first is None:
-            continue
-        if second is None:
+        if second:
+            for shot in itertools.chain((first, second), usable):
+                path, mode, pixels = shot
+                tqdm.write(f"{written} {path}")
+                statistics.count(mode, pixels.shape[2], pixels.shape[1])
+                yield pixels, statistics.scenes
+                written += 1
+                if shot is not first:
+                    statistics.shifts.append(_report_shift(first, shot))
+            statistics.scenes += 1
+        elif first:
             tqdm.write(f"skipped: {first[0]}: no other shot of its scene can be used", file=sys.stderr)
             statistics.left_out += 1
-            continue
-        for shot in itertools.chain((first, second), usable):
-            path, mode, pixels = shot
-            tqdm.write(f"{written} {path}")
-            statistics.count(mode, pixels.shape[2], pixels.shape[1])
-            yield pixels, statistics.scenes
-            written += 1
-            if shot is not first:
-                statistics.shifts.append(_report_shift(first, shot))
-        statistics.scenes += 1
     if not written:
         raise dnnlib.UserError(f"none of the {len(scenes)} scenes has two shots that can be used")
 
@@ -262,20 +257,19 @@ def _decode_ahead(paths):
         for path in paths:
             mode, size = _read_header(path)
             while pending and (in_flight + size > _MAX_PIXELS or len(pending) == _MAX_FILES):
-                done_path, done_mode, done_size, future = pending.popleft()
-                yield done_path, done_mode, future.result()
+                future, done_size = pending.popleft()
+                yield future.result()
                 in_flight -= done_size
-            pending.append((path, mode, size, pool.submit(_read_or_error, path)))
+            pending.append((pool.submit(_decode, path, mode), size))
             in_flight += size
         while pending:
-            done_path, done_mode, _, future = pending.popleft()
-            yield done_path, done_mode, future.result()
+            yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _read_header(path):
-    """Return (mode as stored, number of pixels); (None, 0) for a broken file, which `_read_or_error` reports."""
+    """Return (mode as stored, number of pixels); (None, 0) for a broken file, which `_decode` reports."""
     try:
         mode, (width, height) = rgb_files.read_header(path)
         return mode, width * height
@@ -283,11 +277,15 @@ def _read_header(path):
         return None, 0
 
 
-def _read_or_error(path):
+def _decode(path, mode):
     try:
-        return np.ascontiguousarray(rgb_files.read_rgb(path))  # Here, in many threads, not in the writing one.
+        return (
+            path,
+            mode,
+            np.ascontiguousarray(rgb_files.read_rgb(path)),
+        )  # Here, in many threads.
     except (dnnlib.UserError, OSError) as error:
-        return error
+        return path, mode, error
 
 
 if __name__ == "__main__":

@@ -123,8 +123,8 @@ def test_decoding_ahead_is_bounded(monkeypatch, tmp_path):
         paths.append(str(tmp_path / f"{k}.png"))
         save(paths[-1], np.full([side, side, 3], k, np.uint8))
     asked, taken, most = [], [], 0
-    original = dataset_tool_tf._read_or_error
-    monkeypatch.setattr(dataset_tool_tf, "_read_or_error", lambda path: asked.append(path) or original(path))
+    original = dataset_tool_tf._decode
+    monkeypatch.setattr(dataset_tool_tf, "_decode", lambda path, mode: asked.append(path) or original(path, mode))
     monkeypatch.setattr(dataset_tool_tf, "_MAX_PIXELS", 1200)
     for path, mode, pixels in dataset_tool_tf._decode_ahead(paths):
         pixels_ahead = sum(rgb_files.read_rgb(p)[0].size for p in list(asked) if p not in taken)
