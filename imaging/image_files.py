@@ -100,10 +100,9 @@ def losses(path, page):
     """Describe what the file `path` cannot keep of `page`, as a list of sentences. Pixels are always kept."""
     kind, fmt = page.kind, images.format_of(path)
     result = list(kind.losses)
-    if kind.exif and fmt not in _METADATA:
-        result.append(f"{fmt} does not keep its EXIF data")
-    if kind.icc and fmt not in _METADATA:
-        result.append(f"{fmt} does not keep its colour profile")
+    for name, value in (("EXIF data", kind.exif), ("colour profile", kind.icc)):
+        if value and fmt not in _METADATA:
+            result.append(f"{fmt} does not keep its {name}")
     tags = {tag[0] for tag in kind.tiff.get("extratags", ())}
     if fmt != "TIFF" and not kind.icc and tiff_files.COLOUR_TAGS & tags:
         result.append(f"{fmt} does not keep its transfer function or chromaticities")

@@ -154,8 +154,7 @@ def to_palette(page):
     if page.kind.palette:
         entries, indices = page.kind.palette
         channels = page.samples.shape[2]
-        slices = parts(page.size[0], 256)
-        if all(np.array_equal(entries[indices[rows], :channels], page.samples[rows]) for rows in slices):
+        if all(np.array_equal(entries[row, :channels], samples) for row, samples in zip(indices, page.samples)):
             return indices, entries
     transparent = None if page.alpha is None else page.alpha == 0
     if transparent is not None and not np.all(transparent | (page.alpha == 255)):
@@ -183,11 +182,8 @@ def range_doubt(page):
     sampled = _finite(page.colours[::step, ::step])
     if not sampled.size:
         return None
-    ends = []
-    for rows in parts(page.size[0], 256):
-        part = _finite(page.colours[rows])
-        if part.size:
-            ends += [part.min(), part.max()]
+    finite = (_finite(page.colours[rows]) for rows in parts(page.size[0], 256))
+    ends = [end for part in finite if part.size for end in (part.min(), part.max())]
     low, high = min(ends), max(ends)
     darkest, brightest = np.percentile(sampled, (1, 99))  # Ignores a few hot pixels.
     margin = (white - black) / 2  # Strong noise also reaches outside the range.

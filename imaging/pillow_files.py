@@ -39,7 +39,8 @@ def _read(path, sample_range):
     with images.open_image(path) as image:
         with images.readable(path):  # Pillow walks through the file to count its frames.
             deep, frames = sixteen_bit.is_deep(image), getattr(image, "n_frames", 1)
-        if sixteen_bit.can_decode(image):
+        is_text = image.format == "PPM" and image.tile[0].codec_name == "ppm_plain"
+        if deep and image.format in ("PNG", "PPM") and not is_text:
             page = _read_sixteen_bit(path, image, sample_range)
         else:
             page = _from_pillow(images.decode(image, path), sample_range)

@@ -23,17 +23,15 @@ def pnm_peak(image):
     return 65535 if ";16" in args else 255
 
 
-def can_decode(image):
-    """Whether `decode` reads this opened Pillow image: a 16-bit PNG, or a 16-bit PGM or PPM in binary form."""
-    is_binary_pnm = image.format == "PPM" and image.tile[0].codec_name != "ppm_plain"
-    return is_deep(image) and (image.format == "PNG" or is_binary_pnm)
-
-
 def decode(f, image):
-    """Return the samples of the open file `f`, uint16 [H, W, C], as stored.
+    """Return the samples of a 16-bit PNG or binary PGM or PPM file, uint16 [H, W, C]; white becomes 65535.
 
-    PGM and PPM samples are scaled so that white becomes 65535. `image` is the same file opened by Pillow. Raises
-    OSError for a truncated PGM or PPM file, and the errors of imagecodecs.
+    Args:
+        f: The open file.
+        image: The same file opened by Pillow, not yet decoded.
+
+    Raises:
+        OSError: The PGM or PPM file is truncated. Damaged PNG files raise the errors of imagecodecs.
     """
     if image.format == "PNG":
         return imagecodecs.png_decode(f.read()).reshape(image.height, image.width, -1)

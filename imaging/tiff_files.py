@@ -187,9 +187,7 @@ def _exif(page):
     read, kept = Image.Exif(), Image.Exif()
     read.endian, read.bigtiff = page.parent.byteorder, page.parent.is_bigtiff
     read.load_from_fp(page.parent.filehandle, page.offset)
-    for code, value in read.items():
-        if code in _TEXTS:
-            kept[code] = value
+    kept.update({code: value for code, value in read.items() if code in _TEXTS})
     for code in _POINTERS:
         if code in read:
             kept[code] = {k: v for k, v in read.get_ifd(code).items() if k != ExifTags.IFD.Interop}
@@ -251,11 +249,10 @@ def _exif_tags(writer, page):
     tags = [(code, 2, 0, text.encode(), True) for code, text in texts.items() if isinstance(text, str)]
     if writer.tiff.offsetsize > 4:
         return tags  # Pillow writes directories with 32-bit offsets only.
+    prefix = b"II" if writer.tiff.byteorder == "<" else b"MM"
     for code, name in _POINTERS.items():
         if code in exif:
-            directory = TiffImagePlugin.ImageFileDirectory_v2(
-                prefix=b"II" if writer.tiff.byteorder == "<" else b"MM", group=code
-            )
+            directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=prefix, group=code)
             for tag, value in exif.get_ifd(code).items():
                 if tag != ExifTags.IFD.Interop:
                     directory[tag] = value

@@ -169,13 +169,10 @@ class ImageRecords:
                 raise self._error(len(offsets), "is cut short: the file is truncated")
             offsets.append(offset - length - _FOOTER)
             lengths.append(length)
-            checksums.append(self._stored_checksum(offset - _FOOTER))
+            checksums.append(*struct.unpack("<I", self._pread(offset - _FOOTER, _FOOTER)))
         if not offsets:
             raise dnnlib.UserError(f"{self.path}: has no records")
         return np.array(offsets, np.int64), np.array(lengths, np.int64), np.array(checksums, np.uint32)
-
-    def _stored_checksum(self, offset):
-        return struct.unpack("<I", self._pread(offset, _FOOTER))[0]
 
     def _verify(self, record):
         offset, length, crc = int(self._offsets[record]), int(self._lengths[record]), 0
@@ -229,13 +226,11 @@ class ImageRecords:
         raw, position, values = self._pread(start, min(stop - start, 64)), 0, []
         while position < len(raw):
             tag, position = _varint(raw, position)
-            if tag & 7 == 2:  # Packed: bare varints follow the length.
+            size = 1  # Bytes, at least, of the one varint that follows.
+            if tag & 7 == 2:  # Packed: this many bytes of varints follow.
                 size, position = _varint(raw, position)
-                end = position + size
-                while position < end:
-                    value, position = _varint(raw, position)
-                    values.append(value)
-            else:
+            end = position + size
+            while position < end:
                 value, position = _varint(raw, position)
                 values.append(value)
         return tuple(values)
