@@ -1,8 +1,8 @@
-"""Several workers that train one network: TensorFlow's gRPC servers, and what the workers have to agree on.
+"""Several workers that train one network, each with a gRPC server of TensorFlow.
 
-Every worker builds the same graph for itself; they meet in collective operations (see `optimizer`) and here: at the
-start, where they compare what they were started with and take the first one's state and weights, and at the end. One
-worker alone needs none of this: then all of it does nothing, and the graph is that of a single process.
+Every worker builds the same graph. The workers average their gradients in collective operations (see `optimizer`).
+At the start they compare their settings and take over the state and the weights of the first worker (the chief); at the
+end they leave together. With a single worker, all of this does nothing and the graph is that of a single process.
 """
 
 import atexit
@@ -23,11 +23,11 @@ from ..util import Stopped, UserError, printable
 from . import sockets
 from .tfutil import reason, session_config, tf
 
-_PROBE_INTERVAL = 5  # Seconds between looks whether all workers are there.
-_PROBES = 3  # How many in a row have to fail, before a worker counts as gone.
-_LINGER = 10  # Seconds that a worker which gives up stays, so that the others see which one was gone first.
-_BLOB = 1 << 14  # Bytes of a worker's description.
-# Errors of a collective operation that a vanished worker may cause.
+_PROBE_INTERVAL = 5  # Seconds between checks that all workers are reachable.
+_PROBES = 3  # Number of failed checks in a row after which a worker counts as gone.
+_LINGER = 10  # Seconds that a failing worker stays reachable, so that the others see which one was gone first.
+_BLOB = 1 << 14  # Bytes of a worker's settings and state.
+# Errors of a collective operation when a worker has vanished.
 _BROKEN = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -39,25 +39,25 @@ _BROKEN = (
 
 
 class Cluster:
-    """The workers of this run, by TF_CONFIG (see `submission.workers`), and TensorFlow's server of this one."""
+    """The workers of this run, from TF_CONFIG (see `submission.workers`), and the TensorFlow server of this one."""
 
     def __init__(self, submit_config, resume_command):
-        """resume_command: what goes on with a run when its directory is added, for messages."""
+        """`resume_command`: the command that resumes a run, without the run directory; used in messages."""
         self.workers = Workers.from_environment()
         self.count, self.index, self.first = self.workers.count, self.workers.index, self.workers.first
         self._submit_config, self._resume_command = submit_config, resume_command
         self._run_dir = submit_config.get("run_dir")
         self._keys, self._session, self._gone, self._left = 0, None, None, threading.Event()
-        self.stop_agreed = None  # The mean of `stop_asked` over all workers.
         if self.count > 1:
             self._server = self._start_server()
 
     def create_session(self, dtype):
-        """A session on the default graph, which computes in `dtype`; with several workers, on this one's server."""
+        """Create a session on the default graph, which computes in `dtype`."""
         if self.count == 1:
             return tf.Session(config=session_config())
+        self._make_stop_flag()
         config = self._config()
-        if dtype == tf.bfloat16:  # A server refuses the fused convolutions in bfloat16 that remapping makes.
+        if dtype == tf.bfloat16:  # Servers refuse the fused bfloat16 convolutions that remapping makes.
             rewrite_options = config.graph_options.rewrite_options
             rewrite_options.remapping = rewrite_options.OFF
         self._session = tf.Session(self._server.target, config=config)
@@ -65,19 +65,27 @@ class Cluster:
 
     @property
     def resume_command(self):
-        """The whole command; without a directory, as long as none is known, the beginning."""
+        """The command that resumes this run."""
         return f"{self._resume_command} {self._run_dir or 'RUN_DIR'}"
 
     def instance_key(self):
-        """A number for a collective operation, the same in all workers, as they make them in the same order."""
+        """Return a number for the next collective operation. All workers create these in the same order."""
         self._keys += 1
         return self._keys
 
     def agree(self, step, state, unlike=(), **data):
-        """Waits for all workers. Returns step and state, JSON data, of the first one.
+        """Wait for all workers and compare what they were started with.
 
-        UserError that names a worker and what it differs in, if not all were started with the same settings, but for
-        those named in `unlike`, and the same `data`: {what: number or text}.
+        Args:
+            step, state: Where the run starts, as JSON data; those of the first worker count.
+            unlike: Names of settings that may differ.
+            data: Further numbers or texts that must be equal.
+
+        Returns:
+            (step, state) of the first worker.
+
+        Raises:
+            UserError: A worker is missing or was started with other settings or data.
         """
         if self.count == 1:
             return step, state
@@ -101,24 +109,25 @@ class Cluster:
         threading.Thread(target=self._watch, daemon=True).start()
         return first["step"], first["state"]
 
-    def stop_asked(self):
-        """Placeholder on the default graph: above 0 if this worker has been asked to stop."""
-        self._stop_asked = tf.placeholder(tf.float32, [], name="stop_asked")
-        return self._stop_asked
-
     def run_step(self, step, feed, reason):
-        """Runs the training step `step`, {name: what to fetch}; with `reason`, why this worker is to stop, if it is.
+        """Run a training step in which all workers agree on whether to stop after it.
 
-        Returns its values, and why all workers stop after it, or None.
+        Args:
+            step: What to fetch.
+            feed: {placeholder: value}.
+            reason: Function that returns why this worker should stop, or None.
+
+        Returns:
+            (values of `step`, why all workers stop or None).
         """
         session = tf.get_default_session()
         if self.count == 1:
             return session.run(step, feed), reason()
-        values, asked = session.run([step, self.stop_agreed], feed | {self._stop_asked: float(bool(reason()))})
+        values, asked = session.run([step, self._any_asked], feed | {self._asked: float(bool(reason()))})
         return values, (reason() or "another worker") if asked > 0 else None
 
     def share_variables(self):
-        """Operation that sets all variables of the default graph to the first worker's."""
+        """Return the operation that broadcasts all variables of the default graph from the first worker."""
         if self.count == 1:
             return tf.no_op()
         group, updates = {"group_size": self.count, "group_key": 2, "communication_hint": "auto"}, []
@@ -139,9 +148,9 @@ class Cluster:
 
     @contextlib.contextmanager
     def running(self):
-        """The block in which the workers train: errors are named, and the workers that reach its end leave together.
+        """Context in which the workers train. It names the workers that cause errors; all workers leave it together.
 
-        A worker that left alone would break the last collective operation of those that are a little behind.
+        A worker that left early would break the last collective operation of those that are behind.
         """
         try:
             with self.errors_named():
@@ -151,13 +160,13 @@ class Cluster:
             self._leave()
             if self.first:
                 raise
-            raise SystemExit(1) from error  # The first one tells.
+            raise SystemExit(1) from error  # The first worker prints the message.
         finally:
             self._left.set()
 
     @contextlib.contextmanager
     def errors_named(self):
-        """Within this block the error of an operation that a vanished worker caused is a UserError that names it."""
+        """Context in which an error that a vanished worker caused becomes a UserError that names the worker."""
         try:
             yield
         except Exception as error:
@@ -169,7 +178,7 @@ class Cluster:
             raise UserError(line) from error
 
     def _words_for(self, error):
-        deadline = time.monotonic() + _PROBE_INTERVAL  # The ports of a dying process do not close all at once.
+        deadline = time.monotonic() + _PROBE_INTERVAL  # The ports of a dying process do not close at once.
         while not self._gone and time.monotonic() < deadline:
             self._gone = self._unreachable()
             time.sleep(0.2)
@@ -178,13 +187,29 @@ class Cluster:
             return f"{names} {'is' if len(self._gone) == 1 else 'are'} gone; go on with: {self.resume_command}"
         return f"the connection to another worker broke ({reason(error)}); go on with: {self.resume_command}"
 
-    # ------------------------------------------------------------------------------------------------------------------
-
     def _config(self):
         config = session_config()
         config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
-        config.device_filters.append(f"/job:worker/task:{self.index}")  # A graph of its own: nothing else is shared.
+        config.device_filters.append(f"/job:worker/task:{self.index}")  # Workers share nothing but collectives.
         return config
+
+    def _make_stop_flag(self):
+        """Add the number of workers that were asked to stop to the default graph, as `_any_asked`.
+
+        The operation runs while the step is computed, so that it costs no time.
+        """
+        with tf.name_scope("stop"), tf.device("/cpu:0"):
+            self._asked = tf.placeholder(tf.float32, [])
+            self._any_asked = tf.raw_ops.CollectiveReduce(
+                input=self._asked,
+                group_size=self.count,
+                group_key=2,
+                instance_key=self.instance_key(),
+                merge_op="Add",
+                final_op="Id",
+                subdiv_offsets=[0],
+                communication_hint="ring",
+            )
 
     def _start_server(self):
         address = self.workers.addresses[self.index]
@@ -208,16 +233,16 @@ class Cluster:
             time.sleep(0.5)
 
     def _unreachable(self):
-        """Numbers of the workers at whose addresses nobody listens."""
+        """Return the numbers of the workers at whose addresses nothing listens."""
         others = [index for index in range(self.count) if index != self.index]
         with concurrent.futures.ThreadPoolExecutor(min(len(others), 32)) as pool:
             there = pool.map(sockets.listens, [self.workers.addresses[index] for index in others])
             return [index for index, is_there in zip(others, there) if not is_there]
 
     def _watch(self):
-        """Notices a worker that vanished when no operation does: a host that was switched off, say.
+        """Notice vanished workers that cause no error of an operation, such as hosts that were switched off.
 
-        Ends the session then, and with it an operation that waits. Ends the worker when the parent of all is killed.
+        Then close the session, and with it the operation that waits. Also stop this worker if its parent was killed.
         """
         parent, failures = os.environ.get(LOCAL_PARENT), 0
         while not self._left.wait(_PROBE_INTERVAL if not failures else 1):
@@ -232,14 +257,14 @@ class Cluster:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _leave(self):
-        """Waits until all workers are here. An error means that one had been, and has left already."""
+        """Wait until all workers have got here. An error means that another worker has left already."""
         if self.count > 1:
-            with contextlib.suppress(tf.errors.OpError, RuntimeError):  # RuntimeError: of a session that was closed.
+            with contextlib.suppress(tf.errors.OpError, RuntimeError):  # RuntimeError: the session was closed.
                 self._gather({})
             self._left.set()
 
     def _gather(self, own):
-        """JSON data of all workers, by their numbers."""
+        """Return the list of the JSON data `own` of all workers."""
         text = json.dumps(own).encode()
         if len(text) > _BLOB:
             raise ValueError(f"{len(text)} bytes of settings and state: more than {_BLOB}")
@@ -259,7 +284,7 @@ class Cluster:
 
 
 def checksum(*arrays):
-    """Of NumPy arrays, their shapes included: a number for `Cluster.agree`."""
+    """Return a checksum of NumPy arrays, including their shapes and types, as text."""
     value = 0
     for array in arrays:
         value = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(repr((array.shape, array.dtype)).encode(), value))
