@@ -1,6 +1,6 @@
 """Submission and run framework: numbered run directories, logging, run context.
 
-`dnnlib.tflib` holds the TensorFlow plumbing; it is not imported here, so that `import dnnlib` stays instant.
+`dnnlib.tflib` holds the TensorFlow plumbing. It is not imported here, so that `import dnnlib` is fast.
 """
 
 from .submission import RunContext, SubmitConfig, format_settings, submit_run

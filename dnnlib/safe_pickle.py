@@ -1,9 +1,9 @@
-"""Pickles that hold data only: NumPy arrays of numbers, plain containers, and classes that the caller names.
+"""Pickles that hold only data: NumPy arrays of numbers, plain containers, and classes that the caller names.
 
-An ordinary pickle is a program: it may import and call anything, and a short one can ask for any amount of memory. Here
-only the opcodes are known that files of arrays are made of. Every global that a pickle asks for is looked up in a short
-table, most of whose entries are narrow stand-ins for the real thing, and whatever is not in the table is refused before
-anything is called. Time and memory stay within a small multiple of the file's size.
+An ordinary pickle is a program. It may import and call anything, and a short one can allocate any amount of memory.
+This module knows only the opcodes that files of arrays need. It looks up every global in a short table, most entries
+of which are restricted replacements of the real functions, and refuses all others before anything is called. Time and
+memory stay within a small multiple of the size of the file.
 """
 
 import itertools
@@ -18,11 +18,11 @@ import numpy as np
 from .util import UserError, open_atomic, printable, words_of
 
 _CHUNK = 1 << 20  # Bytes.
-_MAX_OPCODES = 100_000  # An array takes some 30. Each can make an object of some 100 bytes, out of a byte of the file.
-_MAX_DEPTH = 50  # Of containers in each other; the settings of a run have three.
-_MAX_COPIES = 4  # Of each byte of the file; up to protocol 4, an array's bytes are copied twice.
+_MAX_OPCODES = 100_000  # An array takes about 30. An opcode of one byte can create an object of about 100 bytes.
+_MAX_DEPTH = 50  # Nesting of containers; the settings of a run have a depth of three.
+_MAX_COPIES = 4  # Copies of each byte of the file; up to protocol 4, the bytes of an array are copied twice.
 
-# What files of arrays are made of, in any protocol. Left out: what imports or calls in further ways, and sets.
+# The opcodes of files of arrays in any protocol. Other ways to import or call, and sets, are left out.
 _OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
@@ -31,13 +31,15 @@ _OPCODES = """
 
 
 def load(path, classes=None):
-    """Reads a pickle of any protocol, Python 2's included (its byte strings become str by Latin-1).
+    """Read a pickle of any protocol, including those of Python 2, whose byte strings become str (Latin-1).
 
-    classes: further globals to admit, {(module, qualified name): class}. They are made without arguments; what the file
-        says goes to their __setstate__, which must take it as coming from a stranger. Those without one have no state.
+    Args:
+        classes: Further globals to admit, {(module, qualified name): class}. Instances are created without arguments.
+            Their __setstate__ gets untrusted data; classes without __setstate__ have no state.
 
-    UserError naming the file if it asks for anything else, claims more than it holds, or is not a pickle, truncated or
-    damaged. The keys of dictionaries are text.
+    Raises:
+        UserError: The file asks for anything else, claims more than it holds, has keys of dictionaries that are not
+            text, or is not a pickle, truncated or damaged.
     """
     with open(path, "rb") as f:
         try:
@@ -49,18 +51,18 @@ def load(path, classes=None):
             raise
         except MemoryError:
             raise UserError(f"{path}: does not fit into memory, or is damaged") from None
-        except Exception as error:  # A damaged pickle can fail in every way that the functions in the table can.
+        except Exception as error:  # A damaged pickle may raise any exception.
             raise UserError(f"{path}: not a pickle, truncated or damaged ({words_of(error)})") from None
 
 
 def dump(path, obj, protocol=4):
-    """Pickles `obj` to `path`; it appears there when complete. Protocol 5 writes arrays without a copy in memory."""
+    """Pickle `obj` to `path`, which appears when complete. Protocol 5 writes arrays without a copy in memory."""
     with open_atomic(path, "wb") as f:
         pickle.dump(obj, f, protocol=protocol)
 
 
 class _Unpickler(pickle._Unpickler):
-    """The interpreter of pickles in Python: unlike the one in C it lets opcodes be counted, checked or left out."""
+    """The interpreter of pickles in Python, which can count, check and refuse opcodes, unlike that in C."""
 
     def __init__(self, file, path, classes):
         self._size = os.fstat(file.fileno()).st_size
@@ -70,17 +72,17 @@ class _Unpickler(pickle._Unpickler):
         self._opcodes_left, self._copies_left = _MAX_OPCODES, _MAX_COPIES * self._size
 
     def refuse(self, what):
-        """UserError: no honest file holds `what`."""
+        """Raise UserError: a file of arrays never holds `what`."""
         raise UserError(f"{self._path}: refused: it contains {printable(what)}, which a file of arrays never holds")
 
     def count(self):
-        """To be called for every opcode."""
+        """Count an opcode."""
         self._opcodes_left -= 1
         if self._opcodes_left < 0:
             self.refuse(f"more than {_MAX_OPCODES} opcodes")
 
     def check_tree(self, loaded):
-        """Refuses what would take for ever to walk through, or to print: a pair of twice the same pair, and so on."""
+        """Refuse objects that take forever to traverse or print: pairs of the same pair, nested many times."""
         level = [loaded]
         for _ in range(_MAX_DEPTH):
             children = itertools.chain.from_iterable(map(_children, level))
@@ -115,10 +117,10 @@ class _Unpickler(pickle._Unpickler):
         super().load_newobj()
 
     def load_build(self):
-        """As inherited, which lets a dtype be given offsets out of bounds, and functions of the table attributes."""
+        """Refuse what the base class allows: dtypes with offsets out of bounds, and attributes of functions."""
         instance, state = self.stack[-2:]
         if isinstance(instance, np.dtype):
-            plain = instance.__reduce__()[2]  # Nothing but the byte order may differ from what the type's name says.
+            plain = instance.__reduce__()[2]  # Only the byte order may differ.
             order, rest = (state[1], (state[0], *state[2:])) if type(state) is tuple else (None, None)
             if order not in ("<", ">", "=", "|") or rest != (plain[0], *plain[2:]):
                 self.refuse("an array of a type that is not plain")
@@ -129,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
         super().load_build()
 
     def _count_copy(self, data):
-        """A program of few bytes could have the same data copied thousands of times."""
+        """Count the bytes copied: a program of few bytes could copy the same data thousands of times."""
         if isinstance(data, (str, bytes, bytearray)):
             self._copies_left -= len(data)
             if self._copies_left < 0:
@@ -160,7 +162,7 @@ class _Unpickler(pickle._Unpickler):
         super().load_dict()
 
     def _items(self, target, items):
-        """Keys of other types may hash alike, or take for ever to hash: tuples of tuples of tuples, each twice."""
+        """Refuse keys that are not text: they may collide or take forever to hash (nested tuples)."""
         if not isinstance(target, dict):
             self.refuse(f"items of {_type_name(target)}")
         for key in items[::2]:
@@ -168,7 +170,7 @@ class _Unpickler(pickle._Unpickler):
                 self.refuse(f"a key of type {_type_name(key)}")
 
     def load_bytearray8(self):
-        """As inherited, but with one copy in memory of an array of gigabytes, not three."""
+        """Load bytes with one copy of them in memory, where the base class has three."""
         (size,) = struct.unpack("<Q", self.read(8))
         if size > self._size:
             raise EOFError("it ends early")
@@ -180,7 +182,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _step(opcode, inherited):
-    """The entry of an opcode in the table of an interpreter: to run `inherited`, or what overrides it."""
+    """Return the entry of an opcode in the dispatch table: the method named like `inherited`, or a refusal."""
 
     def run(unpickler):
         unpickler.count()
@@ -194,7 +196,7 @@ def _step(opcode, inherited):
 
 
 class _Steps(dict):
-    """By opcode."""
+    """Dispatch table {opcode: function}."""
 
     def __missing__(self, opcode):
         raise ValueError(f"{opcode:#04x} is no opcode")
@@ -204,14 +206,14 @@ _Unpickler.dispatch = _Steps({opcode: _step(opcode, method) for opcode, method i
 
 
 def _children(x):
-    """What a container holds, or the attributes of an instance of a class of the caller's."""
+    """Return the elements of a container, or the attributes of an instance of an admitted class."""
     if isinstance(x, dict):
         return x.values()
     return x if isinstance(x, (list, tuple)) else getattr(x, "__dict__", {}).values()
 
 
 class _Bounded:
-    """A file that is asked for no more bytes at a time than it has: memory is taken before they are read."""
+    """A file that refuses to read more bytes than it has, before memory is allocated for them."""
 
     def __init__(self, file, size):
         self._file, self._size, self.readline = file, size, file.readline
@@ -224,7 +226,7 @@ class _Bounded:
 
 
 class _Memo(dict):
-    """By number: large ones, written out in protocol 0, could be chosen to hash alike."""
+    """Memo {number: object} without large numbers, which a file could choose to collide."""
 
     def __setitem__(self, number, x):
         if number > _MAX_OPCODES:
@@ -232,25 +234,25 @@ class _Memo(dict):
         super().__setitem__(number, x)
 
 
-_NDARRAY = object()  # Stands for the class numpy.ndarray, which itself is not handed out.
+_NDARRAY = object()  # Stands for the class numpy.ndarray, which is not given to the file.
 
 
 def _reconstruct(subtype, shape, dtype):
-    """The empty array whose state is to follow."""
+    """Return the empty array whose state follows."""
     if subtype is not _NDARRAY:
         raise ValueError("not an array")
     return np.empty(0, np.int8)
 
 
 def _dtype(name, align=False, copy=True):
-    """Only numbers: objects run code, structures tell NumPy offsets in memory, strings of length 0 fill any shape."""
+    """Return a dtype of numbers. Objects run code, structures have offsets in memory, empty strings fit any shape."""
     if not re.fullmatch("[biufc][0-9]{1,2}", name):
         raise ValueError(f"arrays of type {name[:9]} are not admitted")
-    return np.dtype(name, copy=True)  # Its byte order will be set: not on the dtype shared by the whole process.
+    return np.dtype(name, copy=True)  # A copy, because its byte order will be set.
 
 
 def _frombuffer(buffer, dtype, shape, order, axis_order=None):
-    if not isinstance(buffer, (bytes, bytearray)):  # Not another array, whose memory might be freed beneath this one.
+    if not isinstance(buffer, (bytes, bytearray)):  # The memory of another array might be freed.
         raise ValueError("an array of no bytes")
     array = np.frombuffer(buffer, dtype)
     if order == "K" and axis_order is not None:
@@ -264,7 +266,7 @@ def _scalar(dtype, data):
 
 
 def _encode(text, encoding):
-    """How Python 3 writes bytes into pickles of protocols that have none."""
+    """Decode bytes from pickles of protocols without bytes, as Python 3 writes them."""
     if encoding != "latin1":
         raise ValueError("bytes in an odd encoding")
     return text.encode("latin1")
@@ -286,6 +288,6 @@ _ADMITTED = {
 
 
 def _type_name(x):
-    """Of a class, or of what an object is an instance of."""
+    """Return the name of a class, or of the class of an object."""
     cls = x if isinstance(x, type) else type(x)
     return f"{cls.__module__}.{cls.__qualname__}"

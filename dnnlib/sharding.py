@@ -4,9 +4,16 @@ from .util import UserError
 
 
 def split_minibatch(minibatch_size, workers, gpus=1, microbatches=1):
-    """Parts, at least `microbatches` of them in all, for each of `gpus` devices of each worker to compute one by one.
+    """Return the number of microbatches per device.
 
-    UserError if that does not come out even.
+    Args:
+        minibatch_size: Number of elements of a minibatch of all workers.
+        workers: Number of workers.
+        gpus: Number of devices of each worker.
+        microbatches: Minimum number of microbatches per minibatch, over all devices.
+
+    Raises:
+        UserError: The minibatch cannot be split evenly.
     """
     if minibatch_size % workers:
         raise UserError(f"--minibatch-size {minibatch_size} cannot be split evenly over {workers} workers")
@@ -22,10 +29,10 @@ def split_minibatch(minibatch_size, workers, gpus=1, microbatches=1):
 
 
 def shard_numbers(minibatch_size, start, stop, shard):
-    """tf.data.Dataset of the numbers of a worker's elements in the minibatches start..stop-1.
+    """Return a tf.data.Dataset of the numbers of a worker's elements in the minibatches start..stop-1.
 
-    Minibatch i has the elements i * minibatch_size to (i + 1) * minibatch_size - 1. Of these worker w of W has the
-    n = minibatch_size / W that begin with i * minibatch_size + w * n.
+    Minibatch i consists of minibatch_size elements from number i * minibatch_size on. The shard of worker w of W is the
+    n = minibatch_size / W elements from number i * minibatch_size + w * n on.
 
     Args:
         shard: (w, W).

@@ -1,4 +1,4 @@
-"""Small things every part of the framework needs: dictionaries, errors, time, atomic files, progress."""
+"""Helpers for every part of the project: dictionaries, errors, durations, atomic files, progress bars."""
 
 import contextlib
 import importlib.util
@@ -28,20 +28,20 @@ class EasyDict(dict):
 
 
 class UserError(Exception):
-    """A mistake of the user's, worded for them in one line: what is wrong, with which file or option, what to do."""
+    """A mistake of the user. The message is one line that names the file or option and says what to do."""
 
 
 class Stopped(UserError):
-    """An end before the last iteration that all workers of a run come to at once."""
+    """A run was stopped before its last iteration, in all workers at once."""
 
 
 def cpu_count():
-    """Number of CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def format_time(seconds):
-    """Duration in seconds -> `12s`, `2m 06s`, `1h 02m 03s`, `1d 02h 03m`."""
+    """Format a duration in seconds as `12s`, `2m 06s`, `1h 02m 03s` or `1d 02h 03m`."""
     s = round(seconds)
     if s < 60:
         return f"{s}s"
@@ -54,9 +54,9 @@ def format_time(seconds):
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yields a temporary name beside `path`, renamed to `path` when the block succeeds and removed when it fails.
+    """Yield the path of a temporary file, which replaces `path` if the block succeeds and is removed if it fails.
 
-    The temporary name keeps the suffix, which decides the format of an image.
+    The temporary file keeps the suffix, which may decide the file format.
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
@@ -75,15 +75,15 @@ def atomic_path(path):
         with contextlib.suppress(OSError):
             os.remove(temporary)
         if isinstance(error, OSError) and error.filename in (None, temporary):
-            error.filename = path  # A full disk does not say which file it had no room for.
+            error.filename = path  # The error of a full disk names no file.
         raise
 
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """Yields a new folder beside `path`, renamed to `path` when the block succeeds and removed when it fails.
+    """Yield a temporary folder, which is renamed to `path` if the block succeeds and removed if it fails.
 
-    At `path` may be an empty folder; see `check_output_folder`.
+    `path` must not exist or be an empty folder; see `check_output_folder`.
     """
     parent, name = os.path.split(_without_slash(path))
     temporary = tempfile.mkdtemp(prefix=f".{name}-", dir=parent or ".")
@@ -98,7 +98,7 @@ def atomic_folder(path):
 
 @contextlib.contextmanager
 def open_atomic(path, mode="w", **kwargs):
-    """`open(path, mode)` for writing, where the file appears under its name only when complete and on disk."""
+    """Open a file for writing that appears as `path` only when it is complete and on disk."""
     if mode.startswith("w") and "b" not in mode:
         kwargs = {"encoding": "utf-8", "errors": "surrogateescape"} | kwargs
     with atomic_path(path) as temporary, open(temporary, mode, **kwargs) as f:
@@ -108,11 +108,11 @@ def open_atomic(path, mode="w", **kwargs):
 
 
 def check_output(path):
-    """UserError if no file of any kind could be written to `path`."""
+    """Raise UserError if no file can be written to `path`."""
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.basename(path):
         raise UserError(f"{path}: is a folder; name a file to write")
-    while not os.path.exists(folder):  # Missing folders will be made; what counts is the one they are made in.
+    while not os.path.exists(folder):  # Missing folders will be created.
         folder = os.path.dirname(folder) or "."
     if not os.path.isdir(folder):
         raise UserError(f"{path}: {folder} is not a folder")
@@ -121,7 +121,7 @@ def check_output(path):
 
 
 def check_output_folder(path):
-    """UserError if no new folder could be made at `path`; an empty one may be there."""
+    """Raise UserError if no new folder can be created at `path`. An empty folder may exist there."""
     if os.path.isdir(path):
         if os.listdir(path):
             raise UserError(f"{path}: is not empty; name a new folder")
@@ -132,7 +132,7 @@ def check_output_folder(path):
 
 
 def make_parents(path):
-    """Makes the folder that `path` is to be written to. A run does not: its directory, if deleted, is to stay so."""
+    """Create the folder that contains `path`."""
     os.makedirs(os.path.dirname(_without_slash(path)) or ".", exist_ok=True)
 
 
@@ -147,7 +147,7 @@ def _umask():
 
 
 def progress(iterable=None, **kwargs):
-    """A tqdm bar on a terminal; silent elsewhere, where plain lines of the caller's serve as the log."""
+    """Return a tqdm bar, which is silent if stderr is not a terminal."""
     from tqdm import tqdm
 
     kwargs.setdefault("dynamic_ncols", True)
@@ -155,41 +155,43 @@ def progress(iterable=None, **kwargs):
 
 
 def run_script(*words, stdout=None):
-    """Runs a Python script with its arguments, the command printed first; ends the program with its status if it fails.
+    """Print and run the command `python *words`; exit with its status if it fails.
 
-    stdout: as of `subprocess.run`. With PIPE, returns what the script printed, which is printed here too.
+    Args:
+        words: Path of a Python script and its arguments.
+        stdout: As for `subprocess.run`. PIPE: the output is printed and returned.
     """
     print(f"\n$ python {shlex.join(words)}" + (" > /dev/null" if stdout == subprocess.DEVNULL else ""), flush=True)
     done = subprocess.run([sys.executable, *words], stdout=stdout, text=True)
     print(done.stdout or "", end="", flush=True)
-    if done.returncode:  # As a shell has it where a signal ended the script.
+    if done.returncode:  # A signal ended the script: exit as a shell does.
         sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     return done.stdout
 
 
 def printable(text, length=120):
-    """`text`, perhaps a stranger's, as one line without control characters, cut to `length` characters."""
+    """Return untrusted `text` as one line of at most `length` characters without control characters."""
     try:
         text = str(text)
-    except ValueError:  # An integer of thousands of digits.
+    except ValueError:  # An integer with thousands of digits.
         text = type(text).__name__
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def require(module, what, requirements):
-    """UserError if `module`, which `what` needs and the file `requirements` names, is not installed."""
+    """Raise UserError if `module`, which `what` needs and the file `requirements` lists, is not installed."""
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{what} needs {module}: pip install -r {requirements}")
 
 
 def words_of(error):
-    """What a library's exception says, in a part of a line; the exception's name where it says nothing."""
+    """Return the message of a library's exception, or its class name, as part of a line."""
     return printable(" ".join(str(error).split()) or type(error).__name__)
 
 
 def describe_error(error):
-    """The one line that tells a user about `error`, or None where only a traceback will do (a bug)."""
+    """Return the line that tells a user about `error`, or None for a bug, which needs a traceback."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -201,16 +203,16 @@ def describe_error(error):
 
 
 def cli_main(main):
-    """Runs `main()` as a command: a user's or the system's error ends in one line on stderr and exit status 1."""
+    """Run `main()` as a command: errors of the user or the system end in one line on stderr and exit status 1."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # File names are bytes; they are printed as they are.
+        if isinstance(stream, io.TextIOWrapper):  # File names may be any bytes.
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # The reader of our output went away (`| head`): nothing to tell, nobody to tell it to.
+    except BrokenPipeError:  # The reader of the output has closed it (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Submitting a run: a numbered directory with everything needed to follow and to repeat it."""
+"""Submission of runs: a numbered directory holds what is needed to follow, resume and repeat a run."""
 
 from .resume import final_network, newest_checkpoint
 from .run_context import RunContext

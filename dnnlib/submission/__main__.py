@@ -1,6 +1,6 @@
-"""`python -m dnnlib.submission RUN_DIR`: repeats the run recorded there, with its settings, as a new run.
+"""`python -m dnnlib.submission RUN_DIR` repeats the run recorded there as a new run with the same settings.
 
-With --go-on it is that run itself, started or resumed in its directory: for engines that start a job again.
+With --go-on it starts or resumes that run itself in its directory, for engines that start a job again.
 """
 
 import os
@@ -24,7 +24,7 @@ def main():
     module = function.rpartition(".")[0]
     path_of_module = os.path.join(SOURCE_ROOT, *module.split(".")) + ".py"
     if not all(map(str.isidentifier, module.split("."))) or not os.path.isfile(path_of_module):
-        raise UserError(f"{path}: {printable(function)} is not a function of this project")  # As a stranger's may say.
+        raise UserError(f"{path}: {printable(function)} is not a function of this project")  # The file is untrusted.
     if args.go_on:
         go_on(path)
         return

@@ -1,11 +1,11 @@
-"""Copies what a run prints to its log file."""
+"""Copy of the output of a run in its log file."""
 
 import contextlib
 import sys
 
 
 class Logger:
-    """Within `with Logger(path):` everything written to stdout and stderr goes to the file as well."""
+    """Context in which everything written to stdout and stderr is also appended to the file `path`."""
 
     def __init__(self, path):
         self.path = path
@@ -30,9 +30,7 @@ class _Tee:
 
     def write(self, text):
         self._stream.write(text)
-        with contextlib.suppress(
-            OSError
-        ):  # The console has it; the run meets the same disk when it writes what matters.
+        with contextlib.suppress(OSError):  # A full disk must not stop the run here: the console has the text.
             self._file.write(text)
         return len(text)
 

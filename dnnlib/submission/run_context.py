@@ -1,4 +1,4 @@
-"""What a run knows about itself while it runs."""
+"""Clock, progress, status and stop requests of a run."""
 
 import os
 import signal
@@ -8,24 +8,27 @@ import time
 
 from ..util import Stopped, format_time, open_atomic
 
-LINE_INTERVAL = 60  # Seconds between the lines of `step` in a log.
+LINE_INTERVAL = 60  # Seconds between two progress lines.
 
 
 class RehearsalEnd(Exception):
-    """Raised where the run begins that is only rehearsed, see `submit.rehearse`."""
+    """Raised at the beginning of a rehearsed run; see `submit.rehearse`."""
 
 
 class RunContext:
-    """Clock, progress and end of a run. Use as a context manager; `run.txt` is kept up to date through it.
+    """Context manager of a running run, which keeps its `run.txt` up to date.
 
-    Where there is no run directory, in all workers but the first, it only takes signals.
+    Workers other than the first have no run directory; there it only handles signals.
     """
 
     def __init__(self, submit_config, max_iter=None, first_iter=0, elapsed=0.0, stoppable=False):
-        """max_iter: the number of iterations, for the progress bar and the estimate of the time left.
+        """Prepare the context.
 
-        first_iter, elapsed: of a resumed run, where it goes on, and the seconds that it had taken.
-        stoppable: SIGINT and SIGTERM only make `stop_reason` say so; a second one ends the program at once.
+        Args:
+            max_iter: Number of iterations, for the progress bar and the estimated time left.
+            first_iter: Number of iterations done before the run was resumed.
+            elapsed: Seconds that the run took before it was resumed.
+            stoppable: Whether the first SIGINT or SIGTERM only sets `stop_reason`; the second ends the program at once.
         """
         from tqdm import tqdm
 
@@ -72,19 +75,19 @@ class RunContext:
                 raise
 
     def path(self, name):
-        """Path of the file `name` in the run directory."""
+        """Return the path of the file `name` in the run directory."""
         return os.path.join(self.run_dir, name)
 
     def time_since_start(self):
-        """Seconds since the run began."""
+        """Return the seconds since the run began."""
         return time.time() - self._start
 
     def time_since_last_update(self):
-        """Seconds since the last `update`."""
+        """Return the seconds since the last `update`."""
         return time.time() - self._last_update
 
     def step(self, iteration):
-        """Moves the progress bar to `iteration`, or prints a line a minute where there is no terminal. Cheap."""
+        """Move the progress bar to `iteration`; without a terminal, print a line every minute."""
         if not self._bar.disable:
             self._bar.update(iteration - self._bar.n)
         elif time.time() - self._last_line > LINE_INTERVAL:
@@ -94,7 +97,7 @@ class RunContext:
             )
 
     def update(self, iteration, **values):
-        """Records where the run stands, in `run.txt`: at every evaluation, say. `values` are shown there too."""
+        """Write the iteration, the estimated time left and `values` to `run.txt`."""
         self._last_update = time.time()
         self._info.update(values, iteration=iteration)
         if self.max_iter and iteration:
@@ -102,20 +105,20 @@ class RunContext:
         self._write("running")
 
     def print(self, text):
-        """Prints a line without breaking the progress bar."""
+        """Print a line without breaking the progress bar."""
         self._bar.clear()
         print(text, flush=True)
         self._last_line = time.time()
 
     def stop_reason(self):
-        """What asks the run to stop: a signal's name, "abort.txt" once that is in the run directory, or None."""
+        """Return the name of the signal that asks the run to stop, "abort.txt" if that file exists, or None."""
         if self._signal or not self.run_dir:
             return self._signal
         return "abort.txt" if os.path.exists(self.path("abort.txt")) else None
 
     def _on_signal(self, number, frame):
         self._signal = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)  # A second one ends the program at once.
+        signal.signal(number, signal.SIG_DFL)  # The second signal ends the program.
         self.print(f"{self._signal}: stopping after this iteration; once more ends at once")
 
     def _seconds_left(self, iteration):

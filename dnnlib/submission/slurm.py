@@ -1,8 +1,8 @@
-"""Runs as jobs of SLURM, by submitit (https://github.com/facebookincubator/submitit), an optional requirement.
+"""Runs as SLURM jobs, with the optional package submitit (https://github.com/facebookincubator/submitit).
 
-A job has a task on every node, which starts a worker of the run as a process of its own, from the copy of the program
-in the run directory: jobs that wait in the queue do not see later changes. Preempted or out of time, the run is stopped
-at a checkpoint, queued again, and goes on from there.
+A job has one task per node. The task starts a worker of the run as a separate process from the copy of the program in
+the run directory, so that later changes of the program do not affect waiting jobs. A job that is preempted or runs out
+of time stops at a checkpoint, is queued again and continues from there.
 """
 
 import json
@@ -14,22 +14,22 @@ import time
 
 from ..util import UserError, require
 
-_TIME_OUTS = 1000  # How often a job that ran out of time is queued again.
-_SECONDS_TO_STOP = 75  # Of the 90 that SLURM gives by submitit's wish; an iteration, and a checkpoint.
-_RUN = (  # From the folder that is the first argument.
+_TIME_OUTS = 1000  # Maximum number of times that a job that ran out of time is queued again.
+_SECONDS_TO_STOP = 75  # For an iteration and a checkpoint; submitit has SLURM give notice of 90 seconds.
+_RUN = (  # Runs `python -m dnnlib.submission` from the folder that is the first argument.
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module('dnnlib.submission', run_name='__main__', alter_sys=True)"
 )
 
 
 def check(settings):
-    """UserError if a job with the `settings` of `submit` could not be made."""
+    """Raise UserError if no job can be made from `settings`, the arguments of `executor_parameters`."""
     require("submitit", "--submit slurm", "requirements-slurm.txt")
     executor_parameters(**settings)
 
 
 def submit(config):
-    """Submits a job for the run in `config.run_dir`, as `config.slurm` says; see `executor_parameters`."""
+    """Submit a job for the run in `config.run_dir`; `config.slurm` has the arguments of `executor_parameters`."""
     import cloudpickle
     import submitit
 
@@ -42,7 +42,7 @@ def submit(config):
             local_max_num_timeout=_TIME_OUTS,
         )
         executor.update_parameters(name=config.run_name, **parameters)
-        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # The job need not find this project.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # The job starts without this project in its path.
         job = executor.submit(Task(os.path.abspath(config.run_dir)))
     except (RuntimeError, ValueError, AssertionError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"--submit slurm: {' '.join(str(error).split())}") from None
@@ -51,10 +51,13 @@ def submit(config):
 
 
 def executor_parameters(nodes, minutes, others):
-    """(submitit's name of the engine, what its AutoExecutor takes).
+    """Return (submitit's name of the engine, parameters for its AutoExecutor).
 
-    others: {name: text}. Of submitit's own names cpus_per_task, gpus_per_node and mem_gb are known, and `cluster`:
-    "local" runs the tasks of all nodes on this machine, to try it; all else are options of sbatch.
+    Args:
+        nodes: Number of nodes.
+        minutes: Time limit of the job.
+        others: {name: text}. cpus_per_task, gpus_per_node and mem_gb are parameters of submitit. cluster=local runs the
+            tasks of all nodes on this machine, as a trial. All other names are options of sbatch.
     """
     others = dict(others)
     cluster = others.pop("cluster", "slurm")
@@ -72,7 +75,7 @@ def executor_parameters(nodes, minutes, others):
 
 
 class Task:
-    """What a job runs in each of its tasks."""
+    """Callable that a job runs in each of its tasks."""
 
     def __init__(self, run_dir):
         self.run_dir, self._process = run_dir, None
@@ -83,15 +86,15 @@ class Task:
         env = submitit.JobEnvironment()
         environment = os.environ | {"TF_CONFIG": json.dumps(tf_config(env))}
         words = [sys.executable, "-c", _RUN, os.path.join(self.run_dir, "src"), "--go-on", self.run_dir]
-        # SLURM tells all processes of a job that its time is out; who has to know is told by `checkpoint`.
+        # SLURM notifies all processes of a job when its time is out. Workers ignore this; `checkpoint` stops them.
         self._process = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=_ignore_notice)
-        while self._process.poll() is None:  # Not wait(): a signal would come while it holds a lock.
+        while self._process.poll() is None:  # Not wait(), whose lock a signal handler would meet.
             time.sleep(0.2)
         if self._process.returncode and env.global_rank == 0:
             raise RuntimeError(f"the run failed with status {self._process.returncode}; see {self.run_dir}/log.txt")
 
     def checkpoint(self):
-        """Called by submitit in the first task, before the job is queued again: stops all workers at a checkpoint."""
+        """Stop all workers at a checkpoint; submitit calls this in the first task before it queues the job again."""
         import submitit
 
         if self._process:
@@ -103,7 +106,7 @@ class Task:
 
 
 def tf_config(env):
-    """TF_CONFIG of the task of the submitit.JobEnvironment `env`; the ports follow from the number of the job."""
+    """Return TF_CONFIG for the task of the submitit.JobEnvironment `env`; the job number determines the ports."""
     port = 20000 + 8 * int("".join(filter(str.isdecimal, env.job_id))) % 10000
     hosts = ["127.0.0.1"] if env.num_nodes == 1 else env.hostnames
     per_host = env.num_tasks // len(hosts)

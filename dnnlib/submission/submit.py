@@ -1,4 +1,4 @@
-"""Makes run directories and runs a function in one."""
+"""Creation of run directories, and runs of a function in them."""
 
 import ast
 import contextlib
@@ -29,21 +29,23 @@ from .run_context import RehearsalEnd
 from .workers import Workers
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_MAX_SETTINGS = 100_000  # Characters; parsing takes some 500 bytes for each.
-_NOBODY = {"run_name": "", "host_name": "", "user_name": "", "command": ""}  # Where there is no run directory.
+_MAX_SETTINGS = 100_000  # Characters; parsing takes about 500 bytes of memory per character.
+_NOBODY = {"run_name": "", "host_name": "", "user_name": "", "command": ""}  # For workers without a run directory.
 _NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
 
 
 class SubmitConfig(EasyDict):
-    """What is submitted, and where.
+    """What is submitted, and where it runs.
 
-    run_dir_root: folder of the numbered run directories, made if missing.
-    run_desc: what follows the number in the run directory's name.
-    num_gpus: number of GPUs the run may use; the CPU is used when there are none.
-    submit_target: "LOCAL", to run it here, or "SLURM", to submit a job, by the settings `slurm`: see `slurm.submit`.
-    resuming: the run goes on from a checkpoint.
-    join_seconds: how long the workers of a distributed run wait for each other at the start.
-    The other fields are filled in by `submit_run`.
+    Attributes:
+        run_dir_root: Folder of the numbered run directories; created if missing.
+        run_desc: Text after the number in the name of the run directory.
+        num_gpus: Number of GPUs of each worker; without GPUs, the CPU is used.
+        submit_target: "LOCAL", or "SLURM" to submit a job with the settings `slurm` (see `slurm.submit`).
+        resuming: Whether the run continues from a checkpoint.
+        join_seconds: Seconds that the workers of a distributed run wait for each other at the start.
+
+    `submit_run` fills in the other fields.
     """
 
     def __init__(self, *args, **kwargs):
@@ -54,13 +56,18 @@ class SubmitConfig(EasyDict):
 
 
 def submit_run(submit_config, run_func_name, **run_func_kwargs):
-    """Calls "module.function" in a new run directory, as `function(submit_config, **run_func_kwargs)`.
+    """Call `function(submit_config, **run_func_kwargs)` in a new run directory.
 
-    `submit_config` and the keyword arguments hold plain Python values, for they are written to `submit_config.txt`.
-    A run begins when the function enters its `RunContext`. If a user's mistake ends it before, its directory is
-    removed. A run that fails later says so in `_failed.txt` and `run.txt`, one that is stopped in `_stopped.txt`; a
-    complete run leaves `_finished.txt`. Runs that are not complete end in SystemExit with status 1, or 130 where
-    Ctrl-C stopped a run that has no checkpoints.
+    A run begins when the function enters its `RunContext`. If a mistake of the user ends it before, its directory is
+    removed. A complete run leaves `_finished.txt`, a stopped one `_stopped.txt`, a failed one `_failed.txt`.
+
+    Args:
+        submit_config: Plain Python values; they are written to `submit_config.txt`.
+        run_func_name: "module.function".
+        run_func_kwargs: Plain Python values.
+
+    Raises:
+        SystemExit: The run is not complete. The status is 1, or 130 if Ctrl-C stopped a run without checkpoints.
     """
     config = SubmitConfig(**submit_config)
     config.run_func_name, config.run_func_kwargs = run_func_name, run_func_kwargs
@@ -86,9 +93,9 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
 
 
 def rehearse(submit_config, run_func_name, **run_func_kwargs):
-    """Calls "module.function" up to where the run would begin, without a run directory: UserError if it is refused.
+    """Call "module.function" without a run directory, up to where the run begins; raise UserError if it is refused.
 
-    With `submit_config.resuming`, the run in `submit_config.run_dir` is resumed so far; its directory stays as it is.
+    With `submit_config.resuming`, this checks resuming the run in `submit_config.run_dir`, which stays unchanged.
     """
     config = SubmitConfig({"run_dir": None} | submit_config, rehearsal=True)
     config.update(run_func_name=run_func_name, run_func_kwargs=run_func_kwargs, **_NOBODY)
@@ -99,12 +106,17 @@ def rehearse(submit_config, run_func_name, **run_func_kwargs):
 
 
 def resume_run(run_dir, changes=None, **submit_changes):
-    """Goes on with the run in `run_dir` from its newest checkpoint, under its own settings but for `changes`.
+    """Resume the run in `run_dir` from its newest checkpoint.
 
-    `submit_changes` are of the SubmitConfig.
+    The function is called as by `submit_run`, with `submit_config.resuming` set. It finds its checkpoint with
+    `newest_checkpoint`.
 
-    The function is called as by `submit_run`, with `submit_config.resuming` set; it finds its checkpoint by
-    `newest_checkpoint`. UserError if the run is finished, still running, or cannot be resumed.
+    Args:
+        changes: Changes of the keyword arguments of the function.
+        submit_changes: Changes of the SubmitConfig.
+
+    Raises:
+        UserError: The run is finished, still running, or cannot be resumed.
     """
     config, before = load_submit_config(run_dir), load_submit_config(run_dir)
     check_not_finished(run_dir)
@@ -112,7 +124,7 @@ def resume_run(run_dir, changes=None, **submit_changes):
     config.run_func_kwargs.update(changes or {})
     if not Workers.from_environment().first:
         return _run_silently(SubmitConfig(config, resuming=True))
-    newest_checkpoint(run_dir)  # UserError where there is none.
+    newest_checkpoint(run_dir)  # Raises UserError if there is none.
     config.run_dir = before.run_dir = run_dir  # It may have been moved.
     if config.submit_target == "SLURM":
         slurm.check(config.slurm)
@@ -122,11 +134,11 @@ def resume_run(run_dir, changes=None, **submit_changes):
         if config.submit_target == "LOCAL":
             rewind(run_dir)
             return _run(SubmitConfig(config, resuming=True), take_back=lambda: _write_settings(before))
-    return slurm.submit(config)  # Whose job may start at once.
+    return slurm.submit(config)  # Without the lock, because the job may start at once.
 
 
 def check_not_finished(run_dir):
-    """UserError if the run in `run_dir` is complete."""
+    """Raise UserError if the run in `run_dir` is complete."""
     if os.path.exists(os.path.join(run_dir, "_finished.txt")):
         network = final_network(run_dir)
         further = f"to train its network further, start a run with --load-network {network}" if network else ""
@@ -134,7 +146,7 @@ def check_not_finished(run_dir):
 
 
 def go_on(run_dir):
-    """Does here what was submitted as the run in `run_dir`: starts it, or resumes it if it has got to a checkpoint."""
+    """Start the submitted run in `run_dir` in this process, or resume it if it has a checkpoint."""
     if checkpoint_steps(run_dir):
         resume_run(run_dir, submit_target="LOCAL")
         return
@@ -152,13 +164,13 @@ def _call(config):
 
 
 def _run_silently(config):
-    """A worker that is not the first: no run directory, no output but for errors."""
+    """Run a worker other than the first: it has no run directory and prints only errors."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         return _call(SubmitConfig(config, run_dir=None, **_NOBODY))
 
 
 def _run(config, take_back=None):
-    """take_back: called where a user's mistake ends the run before it begins."""
+    """Run in `config.run_dir`; `take_back` is called if a mistake of the user ends the run before it begins."""
     run_func_name = config.run_func_name
     with contextlib.ExitStack() as afterwards, Logger(os.path.join(config.run_dir, "log.txt")):
         print(f"dnnlib: Running {run_func_name}() on localhost...")
@@ -178,11 +190,12 @@ def _run(config, take_back=None):
 
 
 def load_submit_config(path):
-    """Reads back the `submit_config.txt` of a run directory, that file itself, or its twin `submit_config.pkl`.
+    """Read the settings of a run: a run directory, its `submit_config.txt` or its `submit_config.pkl`.
 
-    They hold plain values, no code.
+    Nothing in the file is executed. Callers must check the function that it names before they call it.
 
-    UserError if it is something else. Whoever calls the function it names has to see to it that it is a trusted one.
+    Raises:
+        UserError: The file does not hold the settings of a run.
     """
     if os.path.isdir(path):
         path = os.path.join(path, "submit_config.txt")
@@ -191,7 +204,7 @@ def load_submit_config(path):
             settings = safe_pickle.load(path)
         else:
             with open(path, encoding="utf-8") as f:
-                settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # More are cut short, and no literal then.
+                settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # A longer text is truncated, and then not valid.
         config = SubmitConfig(**settings)
         config.run_func_name, config.run_func_kwargs = str(config.run_func_name), EasyDict(config.run_func_kwargs)
     except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
@@ -200,7 +213,7 @@ def load_submit_config(path):
 
 
 def format_settings(settings, prefix=""):
-    """Nested dictionaries of settings -> lines `name = value`, names joined by dots."""
+    """Return nested dictionaries of settings as lines `name = value`, with names joined by dots."""
     lines = []
     for name, value in settings.items():
         if isinstance(value, dict) and value:
@@ -211,10 +224,10 @@ def format_settings(settings, prefix=""):
 
 
 def _make_run_dir(root, desc):
-    """Makes `root/NNNNN-desc`, NNNNN one more than the largest there, though other runs start at the same moment.
+    """Create `root/NNNNN-desc`, where NNNNN is one more than the largest number there, even if other runs start now.
 
-    The bare number is claimed first: mkdir fails if another process holds it. If that process has finished naming its
-    directory between our listing and our mkdir, a second listing shows it.
+    The directory `root/NNNNN` is created first, which fails if another process has created it. If that process has
+    renamed it already, a second listing shows two directories of that number.
     """
     os.makedirs(root, exist_ok=True)
     while True:
@@ -232,7 +245,7 @@ def _make_run_dir(root, desc):
     run_dir = f"{claim}-{desc}"
     try:
         os.rename(claim, run_dir)
-    except OSError:  # The name is too long, for example.
+    except OSError:  # For example, the name is too long.
         os.rmdir(claim)
         raise
     return run_dir
@@ -240,9 +253,9 @@ def _make_run_dir(root, desc):
 
 @contextlib.contextmanager
 def _alone(run_dir):
-    """Keeps other processes from running the run in `run_dir` meanwhile, where the system can. UserError if one does.
+    """Context in which no other process can run the run in `run_dir`; raise UserError if one does already.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process. Systems without file locks have no such protection.
     """
     if fcntl is None:
         yield
@@ -262,9 +275,9 @@ def _alone(run_dir):
 
 
 def _commit():
-    """The commit of this project's checkout, with "-dirty" where files differ from it; None if it is none."""
+    """Return the commit of this project, with "-dirty" if files differ from it; None outside a git checkout."""
     words = ["git", "-C", SOURCE_ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    environment = os.environ | {"GIT_CEILING_DIRECTORIES": os.path.dirname(SOURCE_ROOT)}  # Not that of another one.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": os.path.dirname(SOURCE_ROOT)}  # No checkout around it.
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=10, env=environment)
     except (OSError, subprocess.TimeoutExpired):
@@ -285,7 +298,7 @@ def _user_name():
 
 
 def _plain(value):
-    """EasyDicts, tuples and the like -> what `ast.literal_eval` reads back."""
+    """Convert EasyDicts to dictionaries, so that `ast.literal_eval` reads the value back."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -303,7 +316,7 @@ def _write_settings(config):
 
 
 def _copy_source(target):
-    """Copies the program: the Python files at the root of the tree and those of the packages beside them."""
+    """Copy the program: the Python files at the root of the tree and its packages."""
 
     def is_package(name):
         return os.path.exists(os.path.join(SOURCE_ROOT, name, "__init__.py"))
@@ -318,30 +331,30 @@ def _copy_source(target):
 
 
 def _line_of(error):
-    """What a run tells about the error that ended it: one line, or None for a bug."""
+    """Return the line that tells a user about the error that ended a run, or None for a bug."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(error) if isinstance(error, SystemExit) else describe_error(error)
 
 
 def _report_end(run_dir, error, refused):
-    """Says on the console, in the log and in the directory why the run ended early. Returns the exit status.
+    """Report on the console, in the log and in the run directory why the run ended early; return the exit status.
 
-    Nothing is written to the directory of a run that was refused. Writing may itself be what failed (a full disk, a
-    deleted directory): then the console has to do.
+    A refused run leaves no files. If the directory cannot be written (full disk, deleted), the console must suffice.
     """
     line, details = _line_of(error), "".join(traceback.format_exception(error))
     stopped = isinstance(error, (Stopped, KeyboardInterrupt)) and not refused
-    message = details if line is None else f"{line}\n" if stopped else f"error: {line}\n"
+    message = f"{line}\n" if stopped else f"error: {line}\n"
+    if line is None:
+        message = details
     sys.stdout.flush()
     sys.stderr.write(message)
     if not refused:
         name = "_stopped.txt" if stopped else "_failed.txt"
         with contextlib.suppress(OSError), open_atomic(os.path.join(run_dir, name)) as f:
             f.write(message if line is None or stopped else message + "\n" + details)
-        print(
-            f"dnnlib: This run {'was stopped' if stopped else 'failed'}; what it left is in {run_dir}", file=sys.stderr
-        )
+        how = "was stopped" if stopped else "failed"
+        print(f"dnnlib: This run {how}; what it left is in {run_dir}", file=sys.stderr)
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     return 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -1,4 +1,4 @@
-"""The workers of a distributed run: who they are, by TF_CONFIG, and processes for them on one machine."""
+"""The workers of a distributed run: their addresses, and processes for them on one machine."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from ..util import UserError, cpu_count
 
-LOCAL_PARENT = "DNNLIB_LOCAL_PARENT"  # Process that started this one as one of several workers of this machine.
-_GRACE = 60  # Seconds that workers have to end by themselves once one has failed.
+LOCAL_PARENT = "DNNLIB_LOCAL_PARENT"  # Id of the process that started the local workers.
+_GRACE = 60  # Seconds that workers have to end by themselves after one has failed.
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Addresses `host:port` of all workers, and the number of this one. A run of one worker needs no address."""
+    """Addresses `host:port` of all workers and the index of this one. A single worker needs no address."""
 
     addresses: tuple[str, ...] = ("",)
     index: int = 0
@@ -30,14 +30,17 @@ class Workers:
 
     @property
     def first(self):
-        """True for the worker that owns the run directory, prints and validates."""
+        """Whether this is the chief, which owns the run directory, prints and validates."""
         return self.index == 0
 
     @classmethod
     def from_environment(cls):
-        """Those of the variable TF_CONFIG, TensorFlow's convention; a "chief" comes first. Without it, one.
+        """Return the workers named in the variable TF_CONFIG, the convention of TensorFlow; without it, a single one.
 
-        UserError if it is none of a run of workers.
+        A job "chief" comes before the job "worker".
+
+        Raises:
+            UserError: TF_CONFIG does not name workers.
         """
         text = os.environ.get("TF_CONFIG")
         if not text:
@@ -57,7 +60,7 @@ class Workers:
 
     @classmethod
     def checked(cls, addresses, index, source):
-        """UserError naming `source` if these are no workers."""
+        """Return the workers; raise UserError that names `source` if the addresses or the index are wrong."""
         for address in addresses:
             host, _, port = str(address).rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -69,19 +72,19 @@ class Workers:
         return cls(tuple(addresses), index)
 
     def to_environment(self):
-        """The variables that make a process this worker."""
+        """Return the environment variables that make a process this worker."""
         task = {"type": "worker", "index": self.index}
         return {"TF_CONFIG": json.dumps({"cluster": {"worker": self.addresses}, "task": task})}
 
     def name(self, index):
-        """`worker 1 (host:port)`, for messages."""
+        """Return the name of a worker for messages: `worker 1 (host:port)`."""
         return f"worker {index} ({self.addresses[index]})"
 
 
 def configure(addresses=None, task=None, local_workers=None):
-    """Makes this process the worker that the options --workers, --task and --local-workers say, through TF_CONFIG.
+    """Set TF_CONFIG from the options --workers, --task and --local-workers.
 
-    With --local-workers it becomes the parent of as many processes that run the same command, and does not return.
+    With --local-workers, this process starts that many processes of the same command, and exits after them.
     """
     if os.environ.get(LOCAL_PARENT):
         return
@@ -98,14 +101,14 @@ def configure(addresses=None, task=None, local_workers=None):
 
 
 def _run_locally(count):
-    """Runs this command as `count` workers on loopback, which share the cores. Returns the exit status.
+    """Run this command as `count` workers on this machine, which share the cores; return the exit status.
 
-    The first writes to the console. Of the others there is heard only what one says that fails before the first does.
+    The first worker writes to the console. Errors of the others are printed only if they fail before the first does.
     """
     cores = cpu_count()
     addresses, environment = _free_addresses(count), {LOCAL_PARENT: str(os.getpid())}
     environment["TF_NUM_INTRAOP_THREADS"] = str(max(1, cores // count))
-    environment["TF_NUM_INTEROP_THREADS"] = str(max(2, cores // count))  # A collective may hold one.
+    environment["TF_NUM_INTEROP_THREADS"] = str(max(2, cores // count))  # A collective operation may block one thread.
     environment |= {name: os.environ[name] for name in environment if name in os.environ and name != LOCAL_PARENT}
     with contextlib.ExitStack() as stack:
         processes, errors = [], [None]
@@ -118,7 +121,7 @@ def _run_locally(count):
                     [sys.executable, *sys.argv],
                     env=os.environ | environment | own,
                     stderr=errors[index],
-                    start_new_session=True,  # Ctrl-C reaches them once, by `_pass_on`.
+                    start_new_session=True,  # Ctrl-C reaches the workers only through `_pass_on`.
                 )
             )
         _pass_on((signal.SIGINT, signal.SIGTERM), processes)
@@ -127,7 +130,7 @@ def _run_locally(count):
         if not failed:
             return 0
         for index in failed:
-            if index == 0 and processes[0].returncode > 0:  # It has told why.
+            if index == 0 and processes[0].returncode > 0:  # The first worker has printed why.
                 break
             if index and _repeat(errors[index]):
                 break
@@ -135,7 +138,7 @@ def _run_locally(count):
 
 
 def _free_addresses(count):
-    """Loopback addresses with ports that are free at this moment."""
+    """Return loopback addresses with ports that are free at this moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -154,7 +157,7 @@ def _pass_on(signals, processes):
 
 
 def _wait(processes):
-    """Waits for all, `_GRACE` seconds at most once one has failed. Returns their indices in the order of their ends."""
+    """Wait for all processes, at most `_GRACE` seconds after a failure; return their indices in order of their ends."""
     ended, deadline, ways_to_end = [], None, ["terminate", "kill"]
     while len(ended) < len(processes):
         for index, process in enumerate(processes):
@@ -170,7 +173,7 @@ def _wait(processes):
 
 
 def _repeat(file):
-    """Copies what a worker wrote to its stderr. Returns whether that was anything."""
+    """Print what a worker wrote to its stderr; return whether it wrote anything."""
     file.seek(0)
     text = file.read().decode(errors="replace")
     sys.stderr.write(text)

@@ -1,9 +1,9 @@
 """TensorFlow plumbing: sessions and devices, networks and their snapshots, the optimizer, TensorBoard summaries.
 
-`from dnnlib.tflib import tf` gives TensorFlow in graph mode, imported without its chatter.
+`from dnnlib.tflib import tf` imports TensorFlow in graph mode, without its log messages.
 """
 
-from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up before anything else uses it.
+from .tfutil import create_session, pick_devices, pick_dtype, tf  # isort: skip - sets TensorFlow up first.
 from .autosummary import Autosummary
 from .checkpoint import Checkpoints, check_data
 from .cluster import Cluster, checksum

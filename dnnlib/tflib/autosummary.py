@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard: mean since the last report, with margins of one standard deviation."""
+"""Scalars for TensorBoard: means since the last report, with margins of one standard deviation."""
 
 import math
 
@@ -6,19 +6,19 @@ from .tfutil import tf
 
 
 class Autosummary:
-    """Collects values of named scalars; each report writes their means and, in a custom-scalars layout, mean +- std.
+    """Collects values of named scalars and writes their means and mean +- std (in a custom-scalars layout).
 
-    A scalar for which nothing was collected since the last report is not written: no NaN, no stale point.
+    A scalar without values since the last report is not written.
     """
 
     def __init__(self, run_dir, graph=None):
-        """Writes event files into `run_dir`, with `graph` if given. Without a directory it only collects."""
+        """Write event files into `run_dir`, with `graph` if given. With `run_dir` None, only collect."""
         self._writer = tf.summary.FileWriter(run_dir, graph=graph) if run_dir else None
         self._moments = {}  # name -> [count, sum, sum of squares] since the last report.
-        self._laid_out = []  # Names in the layout as last written.
+        self._laid_out = []  # Names in the layout written last.
 
     def add(self, **values):
-        """Collects values; a tag's slash is written as two underscores: `Timing__sec_per_iter=0.5`."""
+        """Collect values. Two underscores stand for a slash in the tag: `Timing__sec_per_iter=0.5`."""
         for name, value in values.items():
             moments = self._moments.setdefault(name.replace("__", "/"), [0, 0.0, 0.0])
             moments[0] += 1
@@ -26,24 +26,24 @@ class Autosummary:
             moments[2] += float(value) ** 2
 
     def get_state(self):
-        """What was collected since the last report, as JSON can hold it."""
+        """Return what was collected since the last report, as JSON data."""
         return self._moments
 
     def set_state(self, state):
-        """Goes on from what `get_state` gave."""
+        """Continue from the result of `get_state`."""
         self._moments = {name: list(moments) for name, moments in state.items()}
 
     def flush(self):
-        """Brings what was written to the file."""
+        """Flush the event file."""
         self._writer.flush()
 
     def mean(self, name):
-        """Mean of what was collected since the last report; NaN if nothing was."""
+        """Return the mean of the values collected since the last report; NaN if there are none."""
         count, total, _ = self._moments.get(name, (0, 0.0, 0.0))
         return total / count if count else float("nan")
 
     def add_image(self, name, pixels, step):
-        """Writes uint8 pixels [H, W] or [3, H, W] as the image `name`."""
+        """Write uint8 pixels [H, W] or [3, H, W] as the image `name`."""
         import io
 
         from PIL import Image
@@ -56,7 +56,7 @@ class Autosummary:
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, image=image)]), step)
 
     def report(self, step):
-        """Writes all means collected since the last report at `step`, and starts anew."""
+        """Write the means since the last report at `step`, and start again."""
         summary = tf.Summary()
         for name, (count, total, squares) in self._moments.items():
             if not count:
@@ -73,12 +73,12 @@ class Autosummary:
         self._moments = {name: [0, 0.0, 0.0] for name in self._moments}
 
     def close(self):
-        """Flushes and closes the event file."""
+        """Close the event file."""
         self._writer.close()
 
 
 def _layout(names):
-    """A custom-scalars chart with margins for each name, in a category per leading path: `Timing/iter` in `Timing`."""
+    """Return a custom-scalars layout: one chart with margins per name, grouped by prefix (`Timing/iter`: `Timing`)."""
     from tensorboard.plugins.custom_scalar import layout_pb2
     from tensorboard.summary import v1 as summary
 
@@ -95,4 +95,4 @@ def _layout(names):
 
 
 def _margin(name, side):
-    return f"xCustomScalars/{name}/margin_{side}"  # One group at the bottom of TensorBoard's scalars page.
+    return f"xCustomScalars/{name}/margin_{side}"  # Sorts these tags to the bottom of the page.

@@ -1,4 +1,4 @@
-"""Checkpoints of all variables, by TensorFlow's Saver."""
+"""Checkpoints of all variables, written by TensorFlow's Saver."""
 
 import glob
 import os
@@ -10,32 +10,35 @@ from .tfutil import reason, tf
 
 
 class Checkpoints:
-    """The last two checkpoints of a run (see `submission.resume` for their form)."""
+    """The last two checkpoints of a run; `submission.resume` describes their files."""
 
     def __init__(self, run_dir, minutes, data=None, keep=2):
-        """Construct it once the graph is complete: all its variables are saved.
+        """Create the saver. The graph must be complete, because all of its variables are saved.
 
-        minutes: see `due`; data: the checksum of the training data, for `check_data`.
+        Args:
+            minutes: Time after which a checkpoint is `due`.
+            data: Checksum of the training data, for `check_data`.
+            keep: Number of checkpoints to keep.
         """
         self._run_dir, self._seconds, self._data, self._keep = run_dir, 60 * minutes, data, keep
         self._last = time.time()
         self._saver = tf.train.Saver(max_to_keep=None)
 
     def due(self):
-        """True if the last checkpoint was made more than so many minutes ago."""
+        """Return whether the last checkpoint is older than `minutes`."""
         return time.time() - self._last > self._seconds
 
     def save(self, step, state):
-        """Saves the variables of the default session and `state`, a dictionary that JSON can hold.
+        """Save the variables of the default session and `state`, a dictionary of JSON data.
 
-        Older checkpoints go only after this one has been read back whole.
+        Older checkpoints are removed only after this one has been read back.
         """
         path = resume.checkpoint_path(self._run_dir, step)
         try:
             self._saver.save(tf.get_default_session(), path, write_meta_graph=False, write_state=False)
             _read_back(path)
-        except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: the file is cut short.
-            resume.remove_checkpoint(self._run_dir, step)  # Half of one, on a disk that may be full.
+        except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: the file is truncated.
+            resume.remove_checkpoint(self._run_dir, step)  # Frees space on a full disk.
             raise UserError(f"{path}: the checkpoint cannot be written: {reason(error)}") from None
         resume.complete_checkpoint(self._run_dir, step, state | {"data": self._data})
         self._last = time.time()
@@ -43,7 +46,7 @@ class Checkpoints:
             resume.remove_checkpoint(self._run_dir, old)
 
     def restore(self, step):
-        """Restores the variables in the default session."""
+        """Restore the variables in the default session."""
         path = resume.checkpoint_path(self._run_dir, step)
         try:
             self._saver.restore(tf.get_default_session(), path)
@@ -52,16 +55,19 @@ class Checkpoints:
 
 
 def check_data(state, data, path):
-    """UserError if the state of a checkpoint is that of training on other data than `path`, whose checksum is `data`.
+    """Raise UserError if the checkpoint with this `state` comes from training on other data.
 
-    Checkpoints of older versions have no checksum.
+    Args:
+        state: State of the checkpoint. Those of older versions have no checksum.
+        data: Checksum of the training data.
+        path: Path of the training data, for the message.
     """
     if state.get("data") not in (None, data):
         raise UserError(f"{path}: not the data that the run to be resumed was trained on; name that")
 
 
 def _read_back(path):
-    """Reads every tensor of a checkpoint, which verifies its checksums, and brings its files to the disk."""
+    """Read every tensor of a checkpoint, which verifies its checksums, and flush its files to the disk."""
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)

@@ -1,22 +1,22 @@
-"""Muon: steps of the same length in all directions of a kernel, for training in a fraction of Adam's iterations."""
+"""The Muon optimizer, which needs a fraction of the iterations of Adam."""
 
 from .tfutil import tf
 
 MOMENTUM = 0.95  # Jordan et al. 2024.
-STEPS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # Of the iteration, by the same: singular values get near 1, fast.
-RMS = 0.2  # Of an update at rate 1, about that of Adam's, so that rates for one suit the other (Liu et al. 2025).
-LEAST = 32  # Rows and columns of a matrix that Muon is for; the network's first and last kernels have fewer.
+STEPS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # Newton-Schulz iteration of Jordan et al. 2024.
+RMS = 0.2  # RMS of an update at learning rate 1; about that of Adam, so both take the same rates (Liu et al. 2025).
+LEAST = 32  # Minimum number of rows and columns of a matrix; first and last kernels of a network have fewer.
 
 
 class Muon(tf.train.AdamOptimizer):
     """Muon for the kernels of wide convolutions, Adam for all other variables.
 
-    A kernel [h, w, in, out] is a matrix [h w in, out]. Its update is the momentum (Nesterov's) of its gradient with all
-    singular values made alike: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    A kernel [h, w, in, out] is a matrix [h w in, out]. Its update is the Nesterov momentum of its gradient with all
+    singular values set to about 1: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, name="Muon", **kwargs)  # Adam's variables are others: a snapshot may hold them.
+        super().__init__(*args, name="Muon", **kwargs)  # Snapshots may hold variables of Adam under its name.
 
     def _resource_apply_dense(self, grad, var):
         columns = var.shape[-1]
@@ -31,9 +31,9 @@ class Muon(tf.train.AdamOptimizer):
 
 
 def orthogonalized(matrix):
-    """A matrix [m, n] with singular values s -> the same with values about 1, in 0.7..1.2 where s > 1/500 of the norm.
+    """Set the singular values of a matrix to about 1 by the iteration X <- a X + X (b X'X + c (X'X)^2).
 
-    By a Newton-Schulz iteration, X <- a X + X (b X'X + c (X'X)^2). Zero stays zero.
+    Values above 1/500 of the norm end between 0.7 and 1.2. The zero matrix stays zero.
     """
     if matrix.shape[0] < matrix.shape[1]:
         return tf.transpose(orthogonalized(tf.transpose(matrix)))

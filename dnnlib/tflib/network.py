@@ -10,16 +10,26 @@ from .tfutil import tf
 
 
 class Network:
-    """`build_func(x, dtype, **static_kwargs)` -> output tensor, called under the variable scope `scope`.
+    """A function that builds a network, with the variables of one instance.
 
-    scope: `name` by default; another network on the same graph needs another one.
-    dtype: of the arithmetic, which is not part of a snapshot.
-    input: placeholder of `input_shape`, output: the network's output for it, vars: {local name: variable}.
+    Attributes:
+        input: Placeholder.
+        output: Output of the network for `input`.
+        vars: {local name: variable}.
 
-    The network keeps the default session that it was made in, so any thread can use it while that session is open.
+    The network keeps the default session of its creation, so any thread can use it while that session is open.
     """
 
     def __init__(self, name, build_func, input_shape, dtype, scope=None, **static_kwargs):
+        """Build the network on the default graph.
+
+        Args:
+            name: Name in snapshots.
+            build_func: Function (x, dtype, **static_kwargs) that returns the output tensor.
+            input_shape: Shape of `input`.
+            dtype: Type of the arithmetic, which is not part of a snapshot.
+            scope: Variable scope, by default `name`. A second network on the same graph needs another one.
+        """
         self.name, self.build_func, self.dtype, self.static_kwargs = name, build_func, dtype, static_kwargs
         self.scope = scope or name
         self._session = tf.get_default_session()
@@ -33,25 +43,25 @@ class Network:
             self._assign = tf.group([v.assign(self._new_values[k]) for k, v in self.vars.items()])
 
     def get_output_for(self, x):
-        """The network applied to the tensor `x`; it shares its variables with every other use."""
+        """Apply the network to the tensor `x`, with the same variables as every other use."""
         with tf.variable_scope(self.scope, reuse=tf.AUTO_REUSE):
             return self.build_func(x, self.dtype, **self.static_kwargs)
 
     @property
     def session(self):
-        """The session of the network; if it was made without one, the default session."""
+        """The session of the network, or the default session if it was created without one."""
         return self._session or tf.get_default_session()
 
     def run(self, x):
-        """The network applied to the array `x`."""
+        """Apply the network to the array `x`."""
         return self.session.run(self.output, {self.input: x})
 
     def get_values(self):
-        """{local name: float32 array}."""
+        """Return the variables as {local name: float32 array}."""
         return self.session.run(self.vars)
 
     def set_values(self, values, source):
-        """Assigns {local name: array}. UserError naming `source` if they do not fit."""
+        """Assign {local name: array}; raise UserError that names `source` if they do not fit."""
         differences = self._differences(values)
         if differences:
             raise UserError(f"{source}: a snapshot of another network: {'; '.join(differences)}")
@@ -62,11 +72,11 @@ class Network:
         self.session.run(self._assign, {self._new_values[k]: values[k] for k in self.vars})
 
     def follow(self, network, decay):
-        """Operation that makes the variables a moving average of those of `network`: v <- decay v + (1 - decay) v'."""
+        """Return the operation that updates the EMA of the variables v' of `network`: v <- decay v + (1 - decay) v'."""
         return tf.group([v.assign_sub((1 - decay) * (v - network.vars[name])) for name, v in self.vars.items()])
 
     def _differences(self, values):
-        """In words, what keeps `values` from being this network's."""
+        """Describe how `values` differ from the variables of this network, as a list of texts."""
         here = {name: list(variable.shape) for name, variable in self.vars.items()}
         there = {name: list(value.shape) for name, value in values.items()}
         lists = {
@@ -91,5 +101,5 @@ class Network:
 
 
 def _first_of(items):
-    more = f" and {len(items) - 3} more" * (len(items) > 3)
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
     return ", ".join(map(printable, items[:3])) + more

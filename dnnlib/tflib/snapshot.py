@@ -1,11 +1,11 @@
-"""Networks on disk: snapshots, in two formats, told by the suffix.
+"""Snapshots of networks in two formats, which the suffix selects.
 
-`.safetensors` holds the variables as float32 arrays and, in its metadata, as JSON: version 2, name, static_kwargs and
-build_func_name. Any other suffix means the pickle of a `Network`, whose state is a dictionary of these fields,
-build_module_src, and variables, a list of (local name, float32 array). The source text is kept for people to read. Both
-formats may also hold nothing but named arrays.
+`.safetensors` holds the variables as float32 arrays and, as JSON in its metadata, version 2, name, static_kwargs and
+build_func_name. Any other suffix means the pickle of a `Network`. Its state is a dictionary of these fields,
+build_module_src (source code, for readers only), and variables, a list of (local name, float32 array). Both formats may
+also hold nothing but named arrays.
 
-Nothing in a snapshot is executed: whoever loads one builds the network from its name with code of their own.
+Nothing in a snapshot is executed: the program that loads one builds the network with its own code.
 """
 
 import json
@@ -30,7 +30,7 @@ from ..util import (
 from .tfutil import create_session, reason, tf
 
 _FIELDS = {"version": int, "name": str, "static_kwargs": dict, "build_func_name": str}
-_OTHER_FILES = {  # By their first bytes.
+_OTHER_FILES = {  # First bytes of a file: its kind.
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture",
@@ -43,11 +43,11 @@ _OTHER_FILES = {  # By their first bytes.
     b"PK": "a ZIP archive",
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a PyTorch file",  # Before PyTorch 1.6.
 }
-_LARGEST = 1 << 30  # Bytes: hundreds of times the networks here. A sparse file can claim any size at no cost.
+_LARGEST = 1 << 30  # Maximum bytes of a snapshot, against sparse files that claim any size.
 
 
 def save_snapshot(network, path):
-    """Writes the snapshot of `network` with its values."""
+    """Write a snapshot of `network` with its values."""
     if _is_safetensors(path):
         state = network.__getstate__()
         _write_safetensors(path, dict(state["variables"]), {field: json.dumps(state[field]) for field in _FIELDS})
@@ -56,7 +56,7 @@ def save_snapshot(network, path):
 
 
 def save_arrays(arrays, path):
-    """Writes a snapshot of nothing but {name: array}."""
+    """Write a snapshot that holds only {name: array}."""
     if _is_safetensors(path):
         _write_safetensors(path, arrays)
     else:
@@ -64,11 +64,17 @@ def save_arrays(arrays, path):
 
 
 def load_snapshot(path):
-    """Reads a snapshot -> EasyDict of its state, `variables` as {local name: float32 array}.
+    """Read a snapshot without running any code from it.
 
-    path: a file, or the directory of a complete run, for its final network.
-    A file of nothing but arrays has no other state. Runs no code of the file's. UserError if it is not a snapshot, or
-    holds anything but names and arrays; it says what a file of a known other kind is.
+    Args:
+        path: A file, or the directory of a complete run, which stands for its final network.
+
+    Returns:
+        EasyDict of its state, with `variables` as {local name: float32 array}. A file that holds only arrays has no
+        other state.
+
+    Raises:
+        UserError: The file is not a snapshot, or holds anything but names and arrays.
     """
     if os.path.isdir(path):
         path = _network_in(path)
@@ -92,7 +98,7 @@ def load_snapshot(path):
 
 
 def check_export(path):
-    """UserError if `export` could not write to `path`."""
+    """Raise UserError if `export` cannot write to `path`."""
     suffix = os.path.splitext(path)[1]
     if _is_folder(path):
         check_output_folder(path)
@@ -103,11 +109,13 @@ def check_export(path):
 
 
 def export(network, path, input_name, output_name, arrays=None):
-    """Writes `network` as `path` says: a snapshot, or a SavedModel.
+    """Write `network` as a snapshot or as a SavedModel, which needs only TensorFlow.
 
-    The suffixes .pickle, .pkl and .safetensors are those of snapshots; one holds only `arrays` where these are given. A
-    path without a suffix, or with a slash at its end, is the folder of a SavedModel: TensorFlow is all it needs. Its
-    signature `serving_default` is `input_name` -> `output_name`, in the shapes of the network's own input and output.
+    Args:
+        path: *.pickle, *.pkl or *.safetensors for a snapshot. Without a suffix, or with a slash at the end, the folder
+            of a SavedModel.
+        input_name, output_name: Names of input and output in the signature `serving_default` of the SavedModel.
+        arrays: If given, a snapshot holds only these, {name: array}.
     """
     make_parents(path)
     if _is_folder(path):
@@ -130,7 +138,7 @@ def _network_in(folder):
 
 
 def _other_kind(path):
-    """What a file that is not a snapshot is instead, in words. None if that is not known."""
+    """Return the kind of a file that is not a snapshot, or None if it is unknown."""
     with open(path, "rb") as f:
         start = f.read(256)
     if start[8:10] == b'{"' and not _is_safetensors(path):
@@ -141,7 +149,7 @@ def _other_kind(path):
 
 
 class _State:
-    """Stands in for `Network` while its pickle is read, and keeps the state only."""
+    """Stands in for `Network` while its pickle is read; only keeps the state."""
 
     def __setstate__(self, state):
         self.state = state
@@ -157,19 +165,19 @@ def _read_pickle(path):
 
 
 def _read_safetensors(path):
-    """The library holds the sizes in the header against the file's before it makes any array."""
+    """Read the state from a safetensors file; the library checks the sizes in the header before it allocates memory."""
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
             metadata = f.metadata() or {}
             state = {field: json.loads(metadata[field]) for field in _FIELDS if field in metadata}
             return state | {"variables": {name: f.get_tensor(name) for name in f.keys()}}  # noqa: SIM118 - not a dict.
-    except Exception as error:  # The library raises errors of several kinds at a damaged file.
+    except Exception as error:  # A damaged file raises errors of several types.
         what = f"not a safetensors file, truncated or damaged ({words_of(error)})"
         raise UserError(f"{path}: {what}") from None
 
 
 def _write_safetensors(path, arrays, metadata=None):
-    # The library writes memory as it lies: an array in another order than C's would come back scrambled.
+    # The library writes the memory of an array as it is: it must be in C order.
     arrays = {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()}
     with open_atomic(path, "wb") as f:
         f.write(safetensors.numpy.save(arrays, metadata))
@@ -178,11 +186,11 @@ def _write_safetensors(path, arrays, metadata=None):
 def _write_saved_model(network, path, input_name, output_name):
     ends = [network.input.name, network.output.name]
     session = network.session
-    graph_def = tf.graph_util.convert_variables_to_constants(  # Leaves what leads to the output, and nothing else.
+    graph_def = tf.graph_util.convert_variables_to_constants(  # Keeps only what the output depends on.
         session, session.graph.as_graph_def(), [network.output.op.name]
     )
     for node in graph_def.node:
-        node.attr.pop("_gradient_op_type", None)  # Of gradients that are not registered where there is only TensorFlow.
+        node.attr.pop("_gradient_op_type", None)  # Plain TensorFlow lacks these gradients.
     with tf.Graph().as_default(), create_session() as session, atomic_folder(path) as folder:
         x, y = tf.import_graph_def(graph_def, return_elements=ends, name="")
         signature = tf.saved_model.predict_signature_def({input_name: x}, {output_name: y})
@@ -203,20 +211,20 @@ def _is_safetensors(path):
 
 
 def _named_arrays(variables, path):
-    """A dictionary or list of pairs from a stranger -> {name: float32 array}."""
+    """Convert an untrusted dictionary or list of pairs to {name: float32 array}."""
     pairs = list(variables.items()) if isinstance(variables, dict) else variables
     if not isinstance(pairs, (list, tuple)) or not all(map(_is_named_array, pairs)):
         raise UserError(f"{path}: not a network snapshot: its variables are not (name, array) pairs")
     for name, value in pairs:
         if value.dtype.kind not in "fiu":
             raise UserError(f"{path}: not a network snapshot: variable {printable(name)} is of type {value.dtype}")
-    if 4 * sum(value.size for _, value in pairs) > _LARGEST:  # One array in a pickle can be many variables.
+    if 4 * sum(value.size for _, value in pairs) > _LARGEST:  # A pickle can repeat an array.
         raise UserError(f"{path}: not a network snapshot: its variables are too large")
     with np.errstate(over="ignore"):
         return {name: np.asarray(value, np.float32) for name, value in pairs}
 
 
 def _is_named_array(pair):
-    """Looked at before anything else, for NumPy makes arrays of what claims to be some, at any cost."""
+    """Return whether `pair` is (name, array). It comes first, because NumPy would convert anything to an array."""
     is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
     return is_pair and isinstance(pair[0], str) and isinstance(pair[1], (np.ndarray, np.generic))

@@ -1,4 +1,4 @@
-"""The ports of workers: which are open, and for whom."""
+"""Ports of workers: checks whether they are open, and a packet filter that restricts them to one address."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ import socket
 import stat
 import struct
 
-_SO_ATTACH_FILTER = 26  # Of Linux.
+_SO_ATTACH_FILTER = 26  # Socket option of Linux.
 _TIMEOUT = 5  # Seconds.
 _ACCEPT, _DROP = 0xFFFFFFFF, 0
 _NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF: offsets from here are into the IP header.
@@ -15,13 +15,13 @@ _LOAD_BYTE, _LOAD_WORD, _AND, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x20, 0x54, 0x15, 
 
 
 def split(address):
-    """`host:port` -> (host, port); an IPv6 address may stand in brackets."""
+    """Split `host:port` into (host, port); IPv6 addresses may have brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 def listens(address):
-    """Whether somebody accepts connections at `host:port`."""
+    """Return whether a server accepts connections at `host:port`."""
     try:
         socket.create_connection(split(address), _TIMEOUT).close()
     except OSError:
@@ -30,11 +30,14 @@ def listens(address):
 
 
 def confine(address):
-    """Makes the socket of this process that listens on the port of `address` deaf to all other addresses.
+    """Restrict the socket of this process that listens on the port of `address` to that address.
 
-    TensorFlow's server takes the port of its address but listens on all addresses of the machine, and cannot be told
-    otherwise. So the kernel drops what is sent to another one (a packet filter on the socket, which needs no
-    privileges; connections are accepted for some milliseconds before it is there). Returns what to warn of, or None.
+    A TensorFlow server listens on all addresses of the machine, and has no option to change that. A packet filter on
+    the socket makes the kernel drop what is sent to other addresses. It needs no privileges. Connections are accepted
+    for a few milliseconds before the filter is attached.
+
+    Returns:
+        A warning if that is not possible, otherwise None.
     """
     host, port = split(address)
     everywhere = f"port {port} is open at every address of this machine"
@@ -58,9 +61,9 @@ def confine(address):
 
 
 def _pass(ip):
-    """The part of a filter that passes packets to the address `ip`, 4 or 16 bytes; others go on behind it.
+    """Return the lines of a filter that accept packets to the address `ip` (4 or 16 bytes) and pass others on.
 
-    Lines are (code, how many to skip if true, if false, k).
+    A line is (code, lines to skip if true, lines to skip if false, k).
     """
     version, offset = (0x40, 16) if len(ip) == 4 else (0x60, 24)
     words = struct.unpack(f"!{len(ip) // 4}I", ip)
@@ -80,9 +83,9 @@ def _attach(one, program):
 
 
 def _listening(port):
-    """Duplicates of this process's sockets that listen on `port`."""
+    """Yield duplicates of the sockets of this process that listen on `port`."""
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # The descriptor of the listing itself is closed by now.
+        with contextlib.suppress(OSError):  # The descriptor of the listing itself is closed already.
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             one = socket.socket(fileno=os.dup(int(name)))

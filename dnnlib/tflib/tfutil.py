@@ -1,4 +1,4 @@
-"""TensorFlow set up once: graph mode, quiet, deterministic; sessions and devices."""
+"""Setup of TensorFlow (graph mode, quiet, deterministic), sessions and devices."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from ..util import UserError, cpu_count
 
 @contextlib.contextmanager
 def _quiet():
-    """Holds back what TensorFlow's libraries write to stderr as they load; no variable turns all of it off."""
+    """Hold back what TensorFlow's libraries write to stderr while they load; no variable turns all of it off."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
@@ -26,10 +26,10 @@ def _quiet():
             os.close(stderr)
 
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Notes on CPU instructions and the like.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # By default TensorFlow does without on CPUs that lack AVX-512.
-os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")  # The same seed gives the same run on a GPU too.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keeps it from loading Keras, which nobody needs, for a second.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Errors only.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # Off by default on CPUs without AVX-512.
+os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")  # Equal seeds give equal runs on GPUs too.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Saves a second: Keras is not loaded.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 with _quiet():
     import tensorflow.compat.v1 as tf
@@ -40,24 +40,27 @@ with _quiet():
 
 
 def create_session(num_cpu_devices=1, **config):
-    """A session on the default graph. `config` are fields of `tf.ConfigProto`.
+    """Create a session on the default graph.
 
-    More than one logical CPU device stands in for as many GPUs in tests.
+    Args:
+        num_cpu_devices: Number of logical CPU devices; several stand in for GPUs in tests.
+        config: Fields of `tf.ConfigProto`.
     """
     return tf.Session(config=session_config(device_count={"CPU": num_cpu_devices}, **config))
 
 
 def session_config(**config):
-    """A `tf.ConfigProto` with which GPU memory is taken as it is needed."""
+    """Return a `tf.ConfigProto` that allocates GPU memory as needed."""
     proto = tf.ConfigProto(allow_soft_placement=True, **config)
     proto.gpu_options.allow_growth = True
     return proto
 
 
 def pick_devices(num_gpus):
-    """Names of the devices to compute on: `num_gpus` GPUs, or the CPU where there are none. Says which in one line.
+    """Return the names of the devices to compute on, and print them: `num_gpus` GPUs, or the CPU if there are none.
 
-    UserError if there are GPUs, but fewer than asked for.
+    Raises:
+        UserError: There are GPUs, but fewer than `num_gpus`.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus or not num_gpus:
@@ -71,28 +74,30 @@ def pick_devices(num_gpus):
 
 
 def pick_dtype(precision):
-    """The type to compute in, by "float32", "bfloat16" or "auto": bfloat16 where the hardware has it, else float32.
+    """Return the type to compute in, and print it.
 
-    Says which in one line.
+    Args:
+        precision: "float32", "bfloat16" or "auto", which is bfloat16 if the hardware computes it natively.
     """
     native = {"amx_bf16", "avx512_bf16"} & cpu_flags()  # Instructions for products of bfloat16.
     gpus = tf.config.list_physical_devices("GPU")
-    if gpus:  # From compute capability 8.0, NVIDIA's tensor cores take bfloat16.
+    if gpus:  # NVIDIA tensor cores take bfloat16 from compute capability 8.0.
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         native = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
     dtype = ("bfloat16" if native else "float32") if precision == "auto" else precision
-    print(f"Precision: {dtype}{'' if native or dtype == 'float32' else ', which this hardware computes slowly'}.")
+    slow = dtype == "bfloat16" and not native
+    print(f"Precision: {dtype}{', which this hardware computes slowly' if slow else ''}.")
     return tf.as_dtype(dtype)
 
 
 def on_plain_cpu():
-    """Whether the CPU computes, and has no AVX-512, so that oneDNN makes matrix products of convolutions."""
+    """Return whether a CPU without AVX-512 computes, on which oneDNN turns convolutions into matrix products."""
     return "avx512f" not in cpu_flags() and not tf.config.list_physical_devices("GPU")
 
 
 @functools.lru_cache(maxsize=1)
 def cpu_flags():
-    """Names of the instruction sets of the CPU, as Linux gives them; empty on other systems."""
+    """Return the names of the instruction sets of the CPU on Linux; an empty set on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
             lines = [line.split(":", 1)[1] for line in f if line.startswith("flags")]
@@ -102,6 +107,6 @@ def cpu_flags():
 
 
 def reason(error):
-    """What an error of TensorFlow's says: the middle of a long message, after the place in the graph and the file."""
+    """Return the core of the message of a TensorFlow error, without the place in the graph and the file."""
     lines = getattr(error, "message", str(error)).split("\n\t [[")[0].splitlines()
     return lines[-1].rpartition("; ")[2]
