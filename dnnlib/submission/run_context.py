@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from ..util import Stopped, format_time, open_atomic
+from ..util import Stopped, UserError, format_time, open_atomic
 
 LINE_INTERVAL = 60  # Seconds between two progress lines.
 
@@ -70,7 +70,7 @@ class RunContext:
                 self._write(f"stopped: {first_line or 'interrupted'}")
             else:
                 self._write(f"failed: {kind.__name__}: {first_line}")
-        except OSError:
+        except (OSError, UserError):  # UserError: the run directory was deleted.
             if kind is None:
                 raise
 

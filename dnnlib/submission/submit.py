@@ -351,7 +351,7 @@ def _report_end(run_dir, error, refused):
     sys.stderr.write(message)
     if not refused:
         name = "_stopped.txt" if stopped else "_failed.txt"
-        with contextlib.suppress(OSError), open_atomic(os.path.join(run_dir, name)) as f:
+        with contextlib.suppress(OSError, UserError), open_atomic(os.path.join(run_dir, name)) as f:
             f.write(message if line is None or stopped else message + "\n" + details)
         how = "was stopped" if stopped else "failed"
         print(f"dnnlib: This run {how}; what it left is in {run_dir}", file=sys.stderr)
