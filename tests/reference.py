@@ -1,4 +1,4 @@
-"""A second, plain implementation of what training computes, in NumPy: the optimizers and a whole short run."""
+"""A second, plain implementation of training in NumPy: the optimizers and a whole short run."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Optimizer:
         self.steps, self.moments = 0, {}
 
     def updated(self, values, gradients, rate):
-        """{name: array} twice -> the values after one step of the learning rate `rate`."""
+        """Return the values {name: array} after one step of the learning rate `rate`."""
         self.steps += 1
         return {name: self._updated(name, value, gradients[name], rate) for name, value in values.items()}
 
@@ -49,7 +49,7 @@ def orthogonalized(matrix):
 
 
 def first_batches(path, noise, settings):
-    """(noisy, target, weight) of the minibatches of a run with these `settings`, those of config.TRAIN."""
+    """Return (noisy, target, weight) of every minibatch of a run with these `settings` (as in config.TRAIN)."""
     with tf.Graph().as_default(), tflib.create_session() as session:
         data = dataset.TrainingData(path, settings.crop_size, settings.seed, turned=settings.turn)
         count = settings.iteration_count
@@ -61,13 +61,17 @@ def first_batches(path, noise, settings):
 
 
 def run(batches, loss, seed, optimizer, rates, decays, evaluate, dtype=tf.float32):
-    """Trains the RGB network from the initial weights of `seed`.
+    """Train the RGB network from the initial weights of `seed`.
 
-    batches: (noisy, target, weight) of each iteration. loss: function of tensors (noisy, output, target, weight,
-    progress) -> scalar. rates, decays: of each iteration, for the optimizer and the moving average of the weights.
-    evaluate: function of the network with the averaged weights -> anything.
+    Args:
+        batches: (noisy, target, weight) of each iteration.
+        loss: Function of the tensors (noisy, output, target, weight, progress) that returns a scalar.
+        rates: Learning rate of each iteration.
+        decays: Decay of the EMA of the weights in each iteration.
+        evaluate: Function of the network with the EMA weights.
 
-    Returns the losses, the averaged weights and the evaluations, the latter two from before the first iteration on.
+    Returns:
+        (losses, EMA weights, evaluations); the latter two begin before the first iteration.
     """
     with tf.Graph().as_default(), tflib.create_session() as session:
         tf.set_random_seed(seed)

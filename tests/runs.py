@@ -1,4 +1,4 @@
-"""Training runs started as a user starts them, for tests that watch, stop and compare them."""
+"""Training runs in processes, for tests that watch, stop and compare them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ RUN_DIR = "results/00000-autoencoder-1gpu-L-n2n"
 
 
 def train(folder, *options, script="config.py", **kwargs):
-    """Starts a training in `folder`, its output in the file `out` there."""
+    """Start a training in `folder`; its output goes to the file `out` there."""
     words = [sys.executable, os.path.abspath(script), "train", *map(str, options)]
     with open(folder / "out", "a") as out:
         return subprocess.Popen(words, cwd=folder, stdout=out, stderr=subprocess.STDOUT, **kwargs)

@@ -1,4 +1,4 @@
-"""Whole training runs against a second implementation (reference.py): what the settings do to weights and files."""
+"""Whole training runs against the second implementation in reference.py: every setting has its effect."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from dnnlib.tflib import tf
 from imaging import images, rgb_files
 from validation import ValidationSet
 
-# Every setting of the computation differs from its default. The network is best at the second of three evaluations.
+# Every setting that affects the numbers differs from its default. The second of three evaluations is the best.
 CHANGED = {
     "crop_size": 64,
     "seed": 7,
@@ -46,13 +46,13 @@ def squared(noisy, output, target, weight, progress):
 
 
 def options_of(settings):
-    """The settings as options of `config.py train`."""
+    """Return the settings as options of `config.py train`."""
     names = {name: "--" + name.replace("_", "-") for name in settings} | {"iteration_count": "--iterations"}
     return [f"{names[name]}={value}" for name, value in settings.items()]
 
 
 def observe_microbatches(monkeypatch):
-    """A list of the numbers of microbatches with which an optimizer is set up from now on."""
+    """Return a list that collects the number of microbatches of every optimizer set up from now on."""
     seen, minimize = [], tflib.Optimizer.minimize
 
     def observed(self, tower_loss, inputs, devices, parts, cluster):
@@ -65,7 +65,7 @@ def observe_microbatches(monkeypatch):
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("changed", [True, False])
-def test_settings_do_what_they_say(tmp_path, monkeypatch, photos, training_file, changed):
+def test_settings(tmp_path, monkeypatch, photos, training_file, changed):
     monkeypatch.chdir(tmp_path)
     microbatches = observe_microbatches(monkeypatch)
     if changed:
@@ -102,7 +102,7 @@ def test_settings_do_what_they_say(tmp_path, monkeypatch, photos, training_file,
         np.testing.assert_allclose([p.value for p in high], (values.mean(axis=1) + values.std(axis=1)), rtol=1e-3)
     for name, step in {"network_final.pickle": 4, "network_best.pickle": 2 * int(np.argmax(psnrs))}.items():
         saved = tflib.load_snapshot(str(run_dir / name)).variables
-        for variable, value in weights[step].items():  # Off by less than a hundredth of what training has changed.
+        for variable, value in weights[step].items():  # Within a hundredth of the change that training made.
             error, change = (np.linalg.norm(value - x[variable]) for x in (saved, weights[0]))
             assert error < 0.01 * change, f"{name} {variable}"
     for step, batch in {0: batches[0], 2: batches[1], 4: batches[3]}.items():

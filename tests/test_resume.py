@@ -1,4 +1,4 @@
-"""Runs that are interrupted and go on: their ends must be those of runs that never were."""
+"""Runs that are stopped, killed and resumed: they end as if they had never been interrupted."""
 
 import glob
 import os
@@ -14,6 +14,7 @@ from conftest import write_set
 from runs import RUN_DIR, finish, points, train, wait_for
 
 import config
+import config_mri
 import dnnlib
 from dnnlib import safe_pickle, submission, tflib
 from imaging import images, rgb_files
@@ -24,7 +25,7 @@ ITERATIONS = 40 + 20 * KILLS
 
 
 def kill_at_random(folder, process, times_before, rng):
-    """SIGKILL at any moment once the run trains: in an iteration, an evaluation or while a checkpoint is written."""
+    """Send SIGKILL at a random moment of training: in an iteration, an evaluation or the writing of a checkpoint."""
 
     def trains():
         first = folder / RUN_DIR / "checkpoints" / "step-0.json"  # Without it there is nothing to resume from.
@@ -43,14 +44,12 @@ def options(photos, training_file):
     return [*words, "--eval-interval", 7, "--minibatch-size", 2, "--crop-size", 32, "--checkpoint-minutes", 0.003]
 
 
-@pytest.mark.parametrize("precision,moving_average,optimizer", [("float32", 0, "adam"), ("bfloat16", 0.9, "muon")])
-def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, precision, moving_average, optimizer):
-    options += ["--precision", precision, "--moving-average", moving_average, "--optimizer", optimizer]
+def test_killed_run(tmp_path, monkeypatch, options):
+    options += ["--precision", "bfloat16", "--moving-average", 0.9, "--optimizer", "muon"]
+    options += ["--noise", "impulse"]  # Its loss changes with the iteration.
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    options += ["--noise", "impulse"]  # Its loss changes with the iteration.
-    finish(train(whole, *options), whole)
     rng = random.Random(KILLS)
     process = train(killed, *options)
     for times_before in range(KILLS):
@@ -58,12 +57,14 @@ def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, pre
         assert not os.path.exists(killed / RUN_DIR / "network_final.pickle")
         process = train(killed, "--resume", RUN_DIR)
     finish(process, killed)
+    monkeypatch.chdir(whole)
+    config.main(["train", *map(str, options)])
 
     for name in ("network_final.pickle", "network_best.pickle"):
         a, b = (tflib.load_snapshot(str(folder / RUN_DIR / name)).variables for folder in (whole, killed))
         for variable, value in a.items():
             np.testing.assert_array_equal(value, b[variable], err_msg=f"{name} {variable}")
-    # No gap, no point twice, Loss averaged over the same steps.
+    # No gap, no point twice, and Loss is averaged over the same steps.
     assert points(whole / RUN_DIR) == points(killed / RUN_DIR)
     iterations = re.findall(r"^iter (\d+)", (killed / RUN_DIR / "log.txt").read_text(), re.M)
     assert iterations == [str(i) for i in [*range(0, ITERATIONS, 7), ITERATIONS]]
@@ -71,22 +72,55 @@ def test_a_killed_and_resumed_run_ends_as_if_it_never_was(tmp_path, options, pre
     assert not os.path.exists(killed / RUN_DIR / "_failed.txt")
 
 
-def test_a_signal_stops_a_run_at_a_checkpoint(tmp_path, options):
-    words, stopped = [*options, "--iterations", 100000], 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process, evaluation = train(tmp_path, *words), f"iter {stopped // 7 * 7 + 7} "
-        wait_for(lambda text=evaluation: text in (tmp_path / "out").read_text(), process)
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 1
-        message = rf"stopped by {number.name} after iteration (\d+); go on with"
-        stopped = int(re.search(message, (tmp_path / "out").read_text())[1])
-        assert submission.newest_checkpoint(str(tmp_path / RUN_DIR))[0] == stopped
-        words = ["--resume", RUN_DIR]
-    assert not os.path.exists(tmp_path / RUN_DIR / "network_final.pickle")
-    finish(train(tmp_path, *words, "--iterations", stopped + 3), tmp_path)
+def test_killed_mri_run(tmp_path, monkeypatch):
+    write_set(str(tmp_path / "ixi_train.pkl"), 3, seed=0)
+    write_set(str(tmp_path / "ixi_valid.pkl"), 1, seed=10)
+    options = ["--data-dir", ".", "--num-epochs", 2, "--minibatch-size", 1, "--checkpoint-minutes", 0.001]
+    process = train(tmp_path, *options, script="config_mri.py")
+    name = "mri-ixi_s-n2n_-ep2-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L"
+    run_dir = tmp_path / "results" / f"00000-{name}"
+    wait_for(lambda: 2 in submission.resume.checkpoint_steps(str(run_dir)), process)  # Within the first epoch.
+    process.kill()
+    process.wait()
+    (tmp_path / "moved").mkdir()
+    for file in ("ixi_train.pkl", "ixi_valid.pkl"):
+        os.rename(tmp_path / file, tmp_path / "moved" / file)
+    options[1] = "moved"
+    finish(train(tmp_path, "--resume", run_dir, *options[:2], script="config_mri.py"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config_mri.main(["train", *map(str, options)])
+    a, b = (safe_pickle.load(str(tmp_path / "results" / f"0000{i}-{name}" / "network-final.pkl")) for i in (0, 1))
+    for variable, value in a.items():
+        np.testing.assert_array_equal(value, b[variable], err_msg=variable)
+    assert points(run_dir) == points(tmp_path / "results" / f"00001-{name}")
 
 
-def test_what_resuming_refuses_and_what_may_have_moved(tmp_path, monkeypatch, capsys, photos):
+@pytest.mark.usefixtures("small_network")
+@pytest.mark.parametrize("reason", ["SIGINT", "SIGTERM", "abort.txt"])
+def test_stopped_run(tmp_path, monkeypatch, capsys, options, reason):
+    def ask_in_iteration_4(ctx, iteration):
+        if iteration == 3 and reason == "abort.txt":
+            open(ctx.path("abort.txt"), "w").close()
+        elif iteration == 3:
+            os.kill(os.getpid(), getattr(signal, reason))
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(dnnlib.RunContext, "step", ask_in_iteration_4)
+        config.main(["train", *map(str, options)])
+    assert end.value.code == 1
+    message = f"stopped by {reason} after iteration 4; go on with: python config.py train --resume {RUN_DIR}\n"
+    assert message in capsys.readouterr().err
+    assert submission.newest_checkpoint(RUN_DIR)[0] == 4
+    assert "_stopped.txt" in os.listdir(RUN_DIR) and "status: stopped" in open(f"{RUN_DIR}/run.txt").read()
+    assert not {"network_final.pickle", "_finished.txt", "_failed.txt"} & set(os.listdir(RUN_DIR))
+    config.main(["train", "--resume", RUN_DIR, "--iterations", "6"])
+    assert not {"_stopped.txt", "abort.txt"} & set(os.listdir(RUN_DIR))
+    assert os.path.exists(f"{RUN_DIR}/network_final.pickle")
+
+
+@pytest.mark.usefixtures("small_network")
+def test_changes_on_resuming(tmp_path, monkeypatch, capsys, photos):
     def write(name, brighter):
         pixels = [rgb_files.read_rgb(path).copy() for path in images.list_images(photos)]
         pixels[-1][0, 0, 0] += brighter
@@ -130,25 +164,3 @@ def test_what_resuming_refuses_and_what_may_have_moved(tmp_path, monkeypatch, ca
     shutil.rmtree(f"{run_dir}/checkpoints")
     os.remove(f"{run_dir}/_finished.txt")
     assert refused() == f"{run_dir}: has no checkpoint to resume from; start the run anew"
-
-
-def test_mri_runs_resume_within_an_epoch(tmp_path):
-    write_set(str(tmp_path / "ixi_train.pkl"), 3, seed=0)
-    write_set(str(tmp_path / "ixi_valid.pkl"), 1, seed=10)
-    options = ["--data-dir", ".", "--num-epochs", 2, "--minibatch-size", 1, "--checkpoint-minutes", 0.001]
-    process = train(tmp_path, *options, script="config_mri.py")
-    name = "mri-ixi_s-n2n_-ep2-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L"
-    run_dir = tmp_path / "results" / f"00000-{name}"
-    wait_for(lambda: 2 in submission.resume.checkpoint_steps(str(run_dir)), process)
-    process.kill()
-    process.wait()
-    (tmp_path / "moved").mkdir()
-    for name in ("ixi_train.pkl", "ixi_valid.pkl"):
-        os.rename(tmp_path / name, tmp_path / "moved" / name)
-    options[1] = "moved"
-    finish(train(tmp_path, "--resume", run_dir, *options[:2], script="config_mri.py"), tmp_path)
-    finish(train(tmp_path, *options, script="config_mri.py"), tmp_path)
-    a, b = (safe_pickle.load(str(tmp_path / "results" / f"0000{i}-{name}" / "network-final.pkl")) for i in (0, 1))
-    for variable, value in a.items():
-        np.testing.assert_array_equal(value, b[variable], err_msg=variable)
-    assert points(run_dir) == points(tmp_path / "results" / f"00001-{name}")

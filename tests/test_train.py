@@ -1,4 +1,4 @@
-"""Training of the RGB network: schedule, and whole runs as a user starts them."""
+"""Training of the RGB network: the schedule, and whole runs."""
 
 import ast
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from conftest import GOLDEN_DIR
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config
+import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from train import crop_weights, decay_at, learning_rate_at
@@ -26,12 +26,12 @@ def test_golden_learning_rates():
         assert learning_rate_at(iteration, count, part, base) == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 
-def test_the_average_of_the_weights_soon_forgets_the_initial_ones():
+def test_ema_forgets_the_initial_weights():
     assert np.prod([decay_at(i, 0.999) for i in range(100)]) < 1e-9
     assert decay_at(10**5, 0.999) == 0.999 and decay_at(10**5, 0) == 0
 
 
-def test_balanced_crops_weigh_by_the_noise_that_is_taken_away_and_pass_no_gradient():
+def test_crop_weights():
     rng = np.random.default_rng(0)
     strengths = np.array([0, 25, 100, 500])[:, None, None, None] / 255
     clean = np.zeros([4, 3, 64, 64], np.float32)
@@ -45,17 +45,17 @@ def test_balanced_crops_weigh_by_the_noise_that_is_taken_away_and_pass_no_gradie
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, photos, training_file):
-    """A short finished run: (its directory, what it printed)."""
+    """Return (run directory, printed text) of a short finished run, started as a user starts it."""
     folder = tmp_path_factory.mktemp("run")
     words = [sys.executable, os.path.abspath("config.py"), "--desc", "test", "--run-dir-root", str(folder / "results")]
     words += ["train", "--train-tfrecords", training_file, "--validation-dir", str(photos), *map(str, SHORT)]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # No chatter of TensorFlow's.
+    assert done.stderr == ""  # TensorFlow prints nothing.
     return str(folder / "results" / "00000-autoencoder-test-1gpu-L-n2n"), done.stdout
 
 
-def test_what_a_run_prints(run):
+def test_output(run):
     _, out = run
     lines = out.splitlines()
     assert lines[0] == "dnnlib: Running train.train() on localhost..."
@@ -68,7 +68,7 @@ def test_what_a_run_prints(run):
     assert len(re.findall(r"^Average PSNR: \d+\.\d\d$", out, re.M)) == 3
 
 
-def test_what_a_run_leaves(run):
+def test_files(run):
     run_dir, out = run
     names = set(os.listdir(run_dir))
     assert {
@@ -90,7 +90,7 @@ def test_what_a_run_leaves(run):
     assert settings["run_func_kwargs"]["noise_settings"] == {"train_sigma": (0.0, 50.0), "validation_sigma": 25.0}
 
 
-def test_what_tensorboard_gets(run):
+def test_tensorboard(run):
     events = EventAccumulator(run[0], size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -111,7 +111,7 @@ def values(run_dir):
     return tflib.load_snapshot(os.path.join(run_dir, "network_final.pickle")).variables
 
 
-def test_repeating_a_run_gives_the_same_weights_bit_for_bit(run):
+def test_repeated_run_is_bitwise_equal(run):
     done = subprocess.run(
         [sys.executable, "-m", "dnnlib.submission", run[0]], capture_output=True, text=True, timeout=300
     )
@@ -121,43 +121,9 @@ def test_repeating_a_run_gives_the_same_weights_bit_for_bit(run):
         np.testing.assert_array_equal(value, values(again)[name], err_msg=name)
 
 
-def long_run(tmp_path, photos, training_file, disturb):
-    """Starts a long run, calls `disturb(run directory)` once it trains, and waits for its end: (process, stderr)."""
-    words = [sys.executable, os.path.abspath("config.py"), "train", "--train-tfrecords", training_file]
-    words += ["--validation-dir", str(photos), "--crop-size", "32", "--eval-interval", "30", "--minibatch-size", "1"]
-    with open(tmp_path / "stdout", "w") as stdout:
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True)
-        while "iter 0 " not in (tmp_path / "stdout").read_text() and process.poll() is None:
-            time.sleep(0.05)
-        run_dir = str(tmp_path / "results" / "00000-autoencoder-1gpu-L-n2n")
-        disturb(run_dir)
-        return process, process.communicate(timeout=120)[1], run_dir
-
-
-def test_abort_txt_stops_a_run_which_then_is_not_final(tmp_path, photos, training_file):
-    process, stderr, run_dir = long_run(tmp_path, photos, training_file, lambda d: open(f"{d}/abort.txt", "w").close())
-    assert process.returncode == 1
-    resume = r"python config\.py train --resume results/00000-autoencoder-1gpu-L-n2n"
-    assert re.match(rf"stopped by abort\.txt after iteration \d+; go on with: {resume}\n", stderr)
-    assert {"checkpoints", "_stopped.txt"} <= set(os.listdir(run_dir))
-    assert not {"network_final.pickle", "_finished.txt"} & set(os.listdir(run_dir))
-    assert "status: stopped" in open(f"{run_dir}/run.txt").read()
-
-
-def test_a_run_whose_directory_vanishes_fails_in_one_line(tmp_path, photos, training_file):
-    def remove(run_dir):
-        while os.path.exists(run_dir):  # The run may write to it meanwhile.
-            shutil.rmtree(run_dir, ignore_errors=True)
-
-    process, stderr, run_dir = long_run(tmp_path, photos, training_file, remove)
-    assert process.returncode == 1
-    assert re.match(r"error: results/00000-autoencoder-1gpu-L-n2n\S*: no such f", stderr), stderr
-    assert "Traceback" not in stderr and not os.path.exists(run_dir)
-
-
 @pytest.fixture
 def train(tmp_path, monkeypatch, training_file):
-    """Trains in this process with the given options; returns the run directory."""
+    """Train in this process with the given options; return the run directory."""
 
     def run(*options):
         monkeypatch.chdir(tmp_path)
@@ -169,7 +135,7 @@ def train(tmp_path, monkeypatch, training_file):
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("noise", ["bernoulli", "text", "impulse", "poisson-gaussian"])
-def test_every_noise_trains_and_validates(train, photos, noise):
+def test_every_noise(train, photos, noise):
     run_dir = train("--noise", noise, "--validation-dir", photos)
     events = EventAccumulator(run_dir)
     events.Reload()
@@ -182,7 +148,7 @@ def test_every_noise_trains_and_validates(train, photos, noise):
 
 
 @pytest.mark.usefixtures("small_network")
-def test_noisy_shots_train_a_network_that_is_compared_with_references(train, noisy_shots, shots_file):
+def test_noisy_shots_with_references(train, noisy_shots, shots_file):
     words = ["--noise", "none", "--train-tfrecords", shots_file]
     run_dir = train(*words, "--validation-dir", noisy_shots / "a", "--reference-dir", noisy_shots / "clean")
     log = open(f"{run_dir}/log.txt").read()
@@ -199,7 +165,7 @@ def test_a_run_starts_from_a_network_and_saves_its_average(train, photos, snapsh
     log = open(f"{run_dir}/log.txt").read()
     assert f"Starting from {snapshot}." in log
     first, *others = map(float, re.findall(r"^Average PSNR: (.*)$", log, re.M))
-    assert max(others) < first - 1  # Steps that are far too large: the network that it starts from is the best.
+    assert max(others) < first - 1  # The steps are far too large, so the initial network is the best.
     start, end = (tf.train.load_checkpoint(f"{run_dir}/checkpoints/step-{step}") for step in (0, 2))
     saved, best = (tflib.load_snapshot(f"{run_dir}/network_{name}.pickle").variables for name in ("final", "best"))
     for name, value in tflib.load_snapshot(snapshot).variables.items():
@@ -210,7 +176,7 @@ def test_a_run_starts_from_a_network_and_saves_its_average(train, photos, snapsh
 
 
 @pytest.mark.usefixtures("small_network")
-def test_noisy_shots_alone_are_enough_to_train(train, noisy_shots, shots_file):
+def test_noisy_shots_alone(train, noisy_shots, shots_file):
     run_dir = train("--noise", "none", "--validation-dir", noisy_shots / "a", "--train-tfrecords", shots_file)
     log = open(f"{run_dir}/log.txt").read()
     assert "PSNR" not in log and re.search(r"^iter 4 ", log, re.M)
@@ -220,6 +186,16 @@ def test_noisy_shots_alone_are_enough_to_train(train, noisy_shots, shots_file):
     events = EventAccumulator(run_dir)
     events.Reload()
     assert {"Validation/0_noisy_denoised", "Training/input_output_target"} <= set(events.Tags()["images"])
+
+
+@pytest.mark.usefixtures("small_network")
+def test_deleted_run_directory(train, photos, monkeypatch, capsys):
+    run_dir = "results/00000-autoencoder-1gpu-L-n2n"
+    monkeypatch.setattr(dnnlib.RunContext, "step", lambda ctx, iteration: shutil.rmtree(run_dir, ignore_errors=True))
+    with pytest.raises(SystemExit) as end:
+        train("--validation-dir", photos)
+    assert end.value.code == 1 and not os.path.exists(run_dir)
+    assert re.match(rf"error: {run_dir}\S*: no such f.*\ndnnlib: This run failed.*\n$", capsys.readouterr().err)
 
 
 @pytest.mark.usefixtures("small_network")

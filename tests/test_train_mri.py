@@ -1,4 +1,4 @@
-"""Training of the MRI network: schedule, and whole runs as a user starts them."""
+"""Training of the MRI network: the schedule, and a whole run."""
 
 import os
 import re
@@ -38,13 +38,13 @@ def test_golden_schedule():
         ([20, "--rampup-epochs=0"], (0, 30)),
     ],
 )
-def test_only_default_ramps_that_do_not_fit_are_shortened(capsys, options, expected):
+def test_default_ramps_are_shortened_to_fit(capsys, options, expected):
     config_mri.main(["--dry-run", "--num-epochs", *map(str, options)])
     lines = dict(re.findall(r"^schedule_settings\.ramp(\w+)_epochs = (\d+)$", capsys.readouterr().out, re.M))
     assert (int(lines["up"]), int(lines["down"])) == expected
 
 
-def test_a_ramp_has_the_same_shape_at_any_length():
+def test_ramps_scale_with_their_length():
     assert ramps(8, 60, 20, 30) == pytest.approx((np.exp(-5 * 0.6**2), 1))
     for length in (1, 4, 20, 60):
         up, down = ramps(0, 100, length, length)[0], ramps(100, 100, length, length)[1]
@@ -54,7 +54,7 @@ def test_a_ramp_has_the_same_shape_at_any_length():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run of two epochs: (folder, its run directory, what it printed)."""
+    """Return (folder, run directory, printed text) of a finished run of two epochs."""
     folder = tmp_path_factory.mktemp("mri")
     write_set(str(folder / "ixi_train.pkl"), 3, seed=0)
     write_set(str(folder / "ixi_valid.pkl"), 2, seed=10)
@@ -67,7 +67,7 @@ def run(tmp_path_factory):
     return folder, str(run_dir), done.stdout
 
 
-def test_what_a_run_prints(run):
+def test_output(run):
     folder, _, out = run
     lines = out.splitlines()
     expected = [
@@ -85,7 +85,7 @@ def test_what_a_run_prints(run):
     assert lines[i + 1] == "Resetting random seed and saving a bunch of example images."
 
 
-def test_what_a_run_leaves(run):
+def test_files(run):
     _, run_dir, _ = run
     names = set(os.listdir(run_dir))
     assert {"example_train.png", "img00000.png", "img00001.png", "final00000.png", "final00001.png"} <= names
@@ -98,7 +98,7 @@ def test_what_a_run_leaves(run):
     assert layer | {"beta1_power", "beta2_power"} <= set(final) and len(final) == 36 * 3 + 2
 
 
-def test_what_tensorboard_gets(run):
+def test_tensorboard(run):
     events = EventAccumulator(run[1])
     events.Reload()
     for tag in ("Loss", "Learning_rate", "test_db_clamped", "xCustomScalars/Learning_rate/margin_lo"):
@@ -107,7 +107,7 @@ def test_what_tensorboard_gets(run):
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "safetensors"])
-def test_load_takes_published_names_and_refuses_other_networks(run, tmp_path, suffix):
+def test_load(run, tmp_path, suffix):
     values = safe_pickle.load(os.path.join(run[1], "network-final.pkl"))
     path = str(tmp_path / f"network.{suffix}")
     with tf.Graph().as_default(), tflib.create_session() as session:
@@ -139,7 +139,7 @@ def two_layers(x, dtype):
     return x[..., 0]
 
 
-def test_two_devices_and_two_parts_give_the_gradients_of_one():
+def test_devices_and_microbatches_equal_one_pass():
     results = []
     for devices, parts in ((["/cpu:0"], 1), (["/cpu:0", "/cpu:1"], 1), (["/cpu:0"], 2)):
         with tf.Graph().as_default(), tflib.create_session(num_cpu_devices=2) as session:

@@ -1,4 +1,4 @@
-"""Checkpoints: two are kept, only complete ones count, what cannot be written or read is said."""
+"""Checkpoints: two are kept, only complete ones count, errors name the file."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ def variable():
         yield value
 
 
-def test_the_last_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
+def test_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
     run_dir, session = str(tmp_path), tf.get_default_session()
     (tmp_path / "log.txt").write_text("one\n")
     checkpoints = tflib.Checkpoints(run_dir, minutes=5, data="0123abcd")
@@ -46,7 +46,7 @@ def test_the_last_two_are_kept_and_the_newest_is_restored(variable, tmp_path):
     assert not os.path.exists(tmp_path / "checkpoints" / "step-11.index")
 
 
-def test_one_that_cannot_be_written_leaves_the_one_before(variable, tmp_path):
+def test_failed_write_keeps_the_previous_one(variable, tmp_path):
     checkpoints = tflib.Checkpoints(str(tmp_path), minutes=5)
     checkpoints.save(1, {})
     before = sorted(os.listdir(tmp_path / "checkpoints"))
@@ -60,7 +60,7 @@ def test_one_that_cannot_be_written_leaves_the_one_before(variable, tmp_path):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == before
 
 
-def test_one_that_does_not_reach_the_disk_whole_leaves_the_one_before(variable, tmp_path, monkeypatch):
+def test_torn_write_keeps_the_previous_one(variable, tmp_path, monkeypatch):
     checkpoints, save = tflib.Checkpoints(str(tmp_path), minutes=5, keep=1), tf.train.Saver.save
 
     def torn(self, session, path, **options):
@@ -74,7 +74,7 @@ def test_one_that_does_not_reach_the_disk_whole_leaves_the_one_before(variable, 
     assert resume.checkpoint_steps(str(tmp_path)) == [1]
 
 
-def test_a_damaged_one_is_named(variable, tmp_path):
+def test_damaged_one_is_named(variable, tmp_path):
     checkpoints = tflib.Checkpoints(str(tmp_path), minutes=5)
     checkpoints.save(1, {})
     data = tmp_path / "checkpoints" / "step-1.data-00000-of-00001"

@@ -1,4 +1,4 @@
-"""The fast layers against plainly written ones, in values and in gradients."""
+"""The fast layers against plain ones, in values and in gradients."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from dnnlib import tflib
 from dnnlib.tflib import layers, tf
 
 RNG = np.random.default_rng(0)
-SIZES = [(2, 6, 10), (1, 2, 2), (3, 1, 5)]  # Of the input at the low resolution: N, H, W.
 
 
 def draw(*shape):
@@ -17,13 +16,12 @@ def draw(*shape):
 
 
 def values_and_gradients(function, arrays, static):
-    """`function` of the arrays, and its gradients by them for some fixed dy, as arrays."""
+    """Return the output of `function` and its gradients with respect to the arrays, for a fixed dy."""
     with tf.Graph().as_default(), tflib.create_session() as session:
         tensors = [
             tf.placeholder(tf.float32, a.shape if static or a.ndim < 4 else [None] * 3 + [a.shape[3]]) for a in arrays
         ]
-        # Kernel and bias have static shapes always, as variables have.
-        tensors[-2].set_shape(arrays[-2].shape)
+        tensors[-2].set_shape(arrays[-2].shape)  # A kernel is a variable: its shape is static.
         output = function(*tensors)
         dy = tf.sin(tf.cast(tf.reshape(tf.range(tf.size(output)), tf.shape(output)), tf.float32))
         gradients = tf.gradients(output, tensors, dy)
@@ -35,8 +33,8 @@ def assert_same(fast, plain, tolerance=2e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
-def test_the_skip_waits_for_what_it_is_added_to():
-    """So that its sum, of the largest tensors, is not held in memory while all layers in between are computed."""
+def test_skip_waits_for_its_summand():
+    """Otherwise its result, one of the largest tensors, is held in memory while the layers in between are computed."""
     with tf.Graph().as_default() as graph:
         x, skip = (tf.placeholder(tf.float32, [1, n, n, 16]) for n in (4, 8))
         layers.upsampled_conv2d(x, skip, tf.zeros([3, 3, 32, 8]), tf.zeros([8]))
@@ -45,8 +43,7 @@ def test_the_skip_waits_for_what_it_is_added_to():
 
 
 @pytest.mark.parametrize("by_products", [False, True])
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size,static", [((2, 6, 10), True), ((1, 2, 2), False), ((3, 1, 5), False)])
 @pytest.mark.parametrize("channels", [(5, 4, 7), (16, 16, 8)])
 def test_convolutions(monkeypatch, size, channels, static, by_products):
     monkeypatch.setattr(layers, "on_plain_cpu", lambda: by_products)
@@ -70,7 +67,7 @@ def test_convolutions(monkeypatch, size, channels, static, by_products):
 
 
 def step(layers_used, dtype, monkeypatch, x):
-    """Output and gradients of the RGB network for a minibatch."""
+    """Return the output and the gradients of the RGB network for a minibatch."""
     monkeypatch.setattr(network, "layers", layers_used)
     with tf.Graph().as_default(), tflib.create_session() as session:
         tf.set_random_seed(1)
@@ -85,7 +82,7 @@ def step(layers_used, dtype, monkeypatch, x):
 
 @pytest.mark.parametrize("by_products", [False, True])
 def test_network_in_both_precisions(monkeypatch, by_products):
-    """To rounding in float32, which now and then changes a sign before leaky ReLU; in bfloat16, of 8 bits, roughly."""
+    """Up to rounding in float32, which may change signs before a leaky ReLU; roughly in bfloat16, which has 8 bits."""
     x = np.random.default_rng(1).uniform(-0.5, 0.5, [2, 3, 64, 32]).astype(np.float32)
     plain = step(plain_layers, tf.float32, monkeypatch, x)
     monkeypatch.setattr(layers, "on_plain_cpu", lambda: by_products)
@@ -106,17 +103,13 @@ def test_precision_auto_follows_the_hardware(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("skip_channels", [4, 16])
-@pytest.mark.parametrize("size", [(2, 2), (9, 7), (6, 5)])
-def test_strips_are_the_whole(monkeypatch, size, skip_channels):
+@pytest.mark.parametrize("size,static", [((2, 2), False), ((9, 7), False), ((6, 5), True)])
+def test_strips(monkeypatch, size, static, skip_channels):
     monkeypatch.setattr(layers, "on_plain_cpu", lambda: True)
     (h, w), (c, s, out) = size, (5, skip_channels, 7)
     x, skip, kernel, bias = draw(1, h, w, c), draw(1, 2 * h, 2 * w, s), draw(3, 3, c + s, out), draw(out)
-    for static in (False, True):
-        for function, arrays in (
-            ("upsampled_conv2d", [x, skip, kernel, bias]),
-            ("conv2d", [x, kernel[:, :, :c], bias]),
-        ):
-            with layers.in_strips():
-                fast = values_and_gradients(lambda *args, f=function: getattr(layers, f)(*args, 0.1), arrays, static)
-            plain = values_and_gradients(lambda *args, f=function: getattr(plain_layers, f)(*args, 0.1), arrays, static)
-            assert_same(fast, plain)
+    for function, arrays in (("upsampled_conv2d", [x, skip, kernel, bias]), ("conv2d", [x, kernel[:, :, :c], bias])):
+        with layers.in_strips():
+            fast = values_and_gradients(lambda *args, f=function: getattr(layers, f)(*args, 0.1), arrays, static)
+        plain = values_and_gradients(lambda *args, f=function: getattr(plain_layers, f)(*args, 0.1), arrays, static)
+        assert_same(fast, plain)

@@ -1,4 +1,4 @@
-"""Adam, Muon and weight decay: their steps are those of a plain implementation in NumPy (reference.py)."""
+"""Adam, Muon and weight decay against the implementation in reference.py."""
 
 import numpy as np
 import pytest
@@ -22,23 +22,23 @@ def matrix(rows, columns, singular_values, seed=0):
 
 
 @pytest.mark.parametrize("rows,columns", [(90, 40), (40, 90), (40, 40)])
-def test_singular_values_become_alike_and_their_vectors_stay(session, rows, columns):
+def test_orthogonalized_singular_values(session, rows, columns):
     u, v, a = matrix(rows, columns, np.geomspace(1e-6, 1e-4, 40))
     result = session.run(orthogonalized(tf.constant(a)))
-    inner = u.T @ result @ v  # Diagonal if the vectors are the same.
+    inner = u.T @ result @ v  # Diagonal if the singular vectors are unchanged.
     np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=0.01)
     large = np.geomspace(1e-6, 1e-4, 40) > np.linalg.norm(a) / 500
     assert large.sum() > 30 and np.all((np.diag(inner)[large] > 0.65) & (np.diag(inner)[large] < 1.25))
 
 
-def test_no_gradient_no_step(session):
+def test_zero_stays_zero(session):
     assert not session.run(orthogonalized(tf.zeros([40, 50]))).any()
 
 
 @pytest.mark.parametrize("kind", ["adam", "muon"])
 @pytest.mark.parametrize("weight_decay", [0.0, 5.0])
-def test_steps_are_those_of_the_reference(session, kind, weight_decay):
-    """Three steps on linear losses, whose gradients are given; 64 columns are more than the rows of one kernel."""
+def test_steps(session, kind, weight_decay):
+    """Take three steps on linear losses with given gradients. The kernel `flat` has more columns than rows."""
     shapes = {"tall": [3, 3, 32, 32], "flat": [1, 1, 32, 64], "narrow": [3, 3, 3, 32], "matrix": [64, 64], "bias": [32]}
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=shape) for name, shape in shapes.items()}

@@ -1,3 +1,5 @@
+"""Pickles of arrays: round trips, hostile and damaged files."""
+
 import os
 import pickle
 import struct
@@ -40,12 +42,12 @@ def test_arrays_in_containers_round_trip(tmp_path, protocol):
     assert list(arrays) == list(ARRAYS)
     for name, array in arrays.items():
         assert type(array) is type(ARRAYS[name])
-        assert array.dtype.newbyteorder("=") == ARRAYS[name].dtype.newbyteorder("=")  # NumPy itself turns it.
+        assert array.dtype.newbyteorder("=") == ARRAYS[name].dtype.newbyteorder("=")  # NumPy changes it as well.
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
 def test_python_2_pickle(tmp_path):
-    """Byte strings for names and for an array's bytes, and the module names of NumPy 1."""
+    """Names and array contents are byte strings; the modules are those of NumPy 1."""
     raw = np.array([1.5, -2], np.float32).tobytes()
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
     array += b"(K\x01(K\x02tcnumpy\ndtype\n(U\x02f4K\x00K\x01tR"
@@ -67,7 +69,7 @@ class Calls:
 
 
 class Bare(dict):
-    """An admitted class without __setstate__; its attributes are its items, as those of dnnlib.EasyDict."""
+    """An admitted class without __setstate__ whose attributes are its items, like dnnlib.EasyDict."""
 
     __getattr__ = dict.__getitem__
 
@@ -114,7 +116,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_pickle_is_refused_and_nothing_run(tmp_path, monkeypatch, case):
+def test_hostile_pickle(tmp_path, monkeypatch, case):
     content, words = HOSTILE[case]
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
@@ -128,7 +130,7 @@ def test_hostile_pickle_is_refused_and_nothing_run(tmp_path, monkeypatch, case):
     assert line.startswith(str(path)) and line.isprintable() and len(line) < len(str(path)) + 250
 
 
-TWICE = b"h\x00h\x00\x86q\x00"  # Pickle's object 0 becomes a pair of itself.
+TWICE = b"h\x00h\x00\x86q\x00"  # Object 0 of the pickle becomes a pair of itself.
 TEXT = b"X" + struct.pack("<I", 10**6) + b"x" * 10**6 + b"q\x00"
 ENCODE = b"c_codecs\nencode\nq\x01X\x06\x00\x00\x00latin1q\x020"
 SWAPPED = DTYPE % b"f4" + b"(K\x03U\x01>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x010"
@@ -156,7 +158,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_file_that_claims_more_than_it_holds(tmp_path, case):
+def test_bomb(tmp_path, case):
     path = write(tmp_path / "x.pkl", BOMBS[case])
     tracemalloc.start()
     started = time.monotonic()
@@ -170,7 +172,7 @@ def test_a_file_that_claims_more_than_it_holds(tmp_path, case):
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_an_array_is_in_memory_once(tmp_path, protocol):
+def test_array_is_in_memory_once(tmp_path, protocol):
     path = str(tmp_path / "x.pkl")
     safe_pickle.dump(path, np.zeros(100 << 20, np.uint8), protocol)
     tracemalloc.start()
@@ -182,8 +184,8 @@ def test_an_array_is_in_memory_once(tmp_path, protocol):
     assert array.shape == (100 << 20,)
 
 
-def test_refusal_does_not_come_after_a_call(tmp_path):
-    """A harmless array first, the hostile part at the end: still nothing is run, whatever the order."""
+def test_nothing_runs_before_the_refusal(tmp_path):
+    """The harmless array comes first, the hostile part last."""
     path = write(tmp_path / "x.pkl", obj=[np.zeros(3), Calls(os.mkdir, str(tmp_path / "made"))])
     with pytest.raises(UserError, match=r"refused: it contains .*mkdir, which a file of arrays never holds"):
         safe_pickle.load(path)
@@ -199,7 +201,7 @@ def test_damaged_files_are_named(tmp_path, protocol):
             safe_pickle.load(path)
 
 
-def test_flipped_bits_never_end_in_a_traceback(tmp_path):
+def test_flipped_bits(tmp_path):
     whole = pickle.dumps((np.arange(20.0), np.float32(1), {"a": [1, "b"]}), 2)
     rng = np.random.default_rng(0)
     path = tmp_path / "x.pkl"
@@ -222,7 +224,7 @@ class Admitted:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_classes_of_the_caller(tmp_path, protocol):
+def test_admitted_classes(tmp_path, protocol):
     path = str(tmp_path / "x.pkl")
     safe_pickle.dump(path, Admitted(), protocol)
     with pytest.raises(UserError, match="Admitted"):
@@ -236,7 +238,7 @@ def test_missing_file(tmp_path):
         safe_pickle.load(str(tmp_path / "x.pkl"))
 
 
-def test_unpicklable_leaves_the_old_file(tmp_path):
+def test_unpicklable_object_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.pkl"
     safe_pickle.dump(str(path), [1])
     with pytest.raises((AttributeError, pickle.PicklingError)):

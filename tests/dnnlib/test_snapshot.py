@@ -1,4 +1,4 @@
-"""Snapshots in both formats: what is written, what is read, and what is refused."""
+"""Snapshots in both formats: what is written, read and refused."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def net():
 
 
 def write_state(path, state):
-    """A snapshot as another program writes it; the pickle names the class `dnnlib.tflib.network.Network`."""
+    """Write a snapshot as another program does; the pickle names the class `dnnlib.tflib.network.Network`."""
     if path.endswith(".safetensors"):
         metadata = {name: json.dumps(state[name]) for name in FIELDS if not name.startswith(("variables", "build_mod"))}
         safetensors.numpy.save_file(dict(state["variables"]), path, metadata)
@@ -65,7 +65,7 @@ def test_round_trip(net, tmp_path, suffix):
 
 
 class Unpickler(pickle.Unpickler):
-    """The published loader's first step: NumPy's arrays, and the state of what is called Network."""
+    """The first step of the published loader: NumPy arrays and the state of the class named Network."""
 
     class Network:
         def __setstate__(self, state):
@@ -77,8 +77,8 @@ class Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def test_what_the_files_hold(net, tmp_path):
-    """The pickle has the published fields and no others; the safetensors file needs none of this code either."""
+def test_contents_of_the_files(net, tmp_path):
+    """The pickle has exactly the published fields; other programs can read both files."""
     paths = [str(tmp_path / f"network.{suffix}") for suffix in FORMATS]
     for path in paths:
         tflib.save_snapshot(net, path)
@@ -94,7 +94,7 @@ def test_what_the_files_hold(net, tmp_path):
     assert metadata == expected
 
 
-def test_published_snapshot_loads_and_its_source_is_not_run(net, tmp_path):
+def test_published_snapshot_runs_no_code(net, tmp_path):
     path, trap = str(tmp_path / "published.pickle"), tmp_path / "trap"
     state = {"static_kwargs": dnnlib.EasyDict(), "build_module_src": f"open({str(trap)!r}, 'w')"}
     write_state(path, net.__getstate__() | state)
@@ -135,7 +135,7 @@ def variables(change):
         ),
     ],
 )
-def test_another_networks_snapshot_says_what_differs(net, tmp_path, mistake, message, suffix):
+def test_snapshot_of_another_network(net, tmp_path, mistake, message, suffix):
     path = str(tmp_path / f"odd.{suffix}")
     write_state(path, mistake(net.__getstate__()))
     with pytest.raises(dnnlib.UserError, match=message) as caught:
@@ -152,14 +152,14 @@ def test_another_networks_snapshot_says_what_differs(net, tmp_path, mistake, mes
         [(str(number), array) for array in [np.zeros(10**6)] for number in range(300)],  # 1 GB of one array.
     ],
 )
-def test_variables_that_are_none(tmp_path, wrong):
+def test_wrong_variables(tmp_path, wrong):
     path = str(tmp_path / "odd.pickle")
     write_state(path, {"version": 2, "name": "n", "static_kwargs": {}, "build_func_name": "f", "variables": wrong})
     with pytest.raises(dnnlib.UserError, match=r"odd\.pickle: not a network snapshot: (its variables are|variable )"):
         tflib.load_snapshot(path)
 
 
-def test_a_version_of_any_length(tmp_path):
+def test_version_of_any_length(tmp_path):
     path = str(tmp_path / "odd.pickle")
     state = {"version": 1 << 20_000, "name": "n", "static_kwargs": {}, "build_func_name": "f", "variables": {}}
     write_state(path, state)
@@ -168,7 +168,7 @@ def test_a_version_of_any_length(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_that_is_no_snapshot_is_named(tmp_path, suffix):
+def test_other_file_kinds_are_named(tmp_path, suffix):
     path = str(tmp_path / f"photo.{suffix}")
     Image.new("RGB", (4, 4)).save(path, "PNG")
     with pytest.raises(dnnlib.UserError, match=rf"photo\.{suffix}: is a PNG picture, not a network snapshot"):
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_snapshot_is_named(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_arrays_round_trip_whatever_their_layout(tmp_path, suffix):
+def test_arrays_of_any_layout_round_trip(tmp_path, suffix):
     path, rng = str(tmp_path / f"arrays.{suffix}"), np.random.default_rng(0)
     arrays = {
         "fortran": np.asfortranarray(rng.normal(size=[2, 3]).astype(np.float32)),
@@ -217,7 +217,7 @@ def header(**tensors):
         b"\xff\n\x1b[31m",
     ],
 )
-def test_a_hostile_header_is_one_line(tmp_path, text):
+def test_hostile_header(tmp_path, text):
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
     with pytest.raises(dnnlib.UserError, match=r"x\.safetensors: not a (safetensors file|network)") as caught:
@@ -225,19 +225,19 @@ def test_a_hostile_header_is_one_line(tmp_path, text):
     assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(path)) + 200
 
 
-def test_a_file_of_any_claimed_size_takes_no_memory(tmp_path):
+def test_claimed_size_takes_no_memory(tmp_path):
     path, size = tmp_path / "x.safetensors", 1 << 36
     path.write_bytes(struct.pack("<Q", 1 << 62) + bytes(100))
     with pytest.raises(dnnlib.UserError, match=r"(?i)header ?too ?large"):
         tflib.load_snapshot(str(path))
     text = header(a=("U8", [size], [0, size]))
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + size)  # Sparse: it takes no disk either.
+    os.truncate(path, 8 + len(text) + size)  # A sparse file takes no disk space.
     with pytest.raises(dnnlib.UserError, match="bytes are too many"):
         tflib.load_snapshot(str(path))
 
 
-def test_damage_never_ends_in_a_traceback(tmp_path):
+def test_damaged_file(tmp_path):
     path = tmp_path / "x.safetensors"
     tflib.save_arrays({"weight": np.arange(20.0), "bias": np.zeros([0, 3])}, str(path))
     whole, rng = path.read_bytes(), np.random.default_rng(0)

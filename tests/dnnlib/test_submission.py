@@ -10,7 +10,7 @@ import pytest
 
 import dnnlib
 from dnnlib import submission
-from dnnlib.submission import submit
+from dnnlib.submission import __main__, submit
 
 
 def succeed(submit_config, value):
@@ -59,7 +59,7 @@ def read(*path):
         return f.read()
 
 
-def test_a_run_leaves_what_is_needed_to_follow_and_repeat_it(capsys):
+def test_files_of_a_run(capsys):
     config = dnnlib.SubmitConfig(run_desc="first")
     settings = {"value": (1, {"a": 2.5, "b": None})}
     assert dnnlib.submit_run(config, "runs_of_the_test.succeed", **settings) == settings["value"]
@@ -85,7 +85,7 @@ def test_a_run_leaves_what_is_needed_to_follow_and_repeat_it(capsys):
 @pytest.mark.parametrize(
     "error,line", [("user", "error: a.png: broken"), ("disk", "error: b.png: No space left on device"), ("bug", None)]
 )
-def test_a_failed_run_says_so_everywhere(capsys, error, line):
+def test_failed_run(capsys, error, line):
     with pytest.raises(SystemExit) as end:
         dnnlib.submit_run(dnnlib.SubmitConfig(run_desc="x"), "runs_of_the_test.fail", error=error)
     assert end.value.code == 1
@@ -97,12 +97,12 @@ def test_a_failed_run_says_so_everywhere(capsys, error, line):
     assert "Finished" not in out
     run_dir = "results/00000-x"
     assert not os.path.exists(f"{run_dir}/_finished.txt")
-    assert "Traceback" in read(run_dir, "_failed.txt")  # For whoever is asked about it.
+    assert "Traceback" in read(run_dir, "_failed.txt")  # The details, for a report.
     assert "status: failed" in read(run_dir, "run.txt")
     assert read(run_dir, "log.txt").count(line or "ZeroDivisionError: a bug") == 1
 
 
-def test_a_run_that_is_refused_before_it_begins_leaves_nothing(capsys):
+def test_refused_run_leaves_nothing(capsys):
     with pytest.raises(SystemExit) as end:
         dnnlib.submit_run(dnnlib.SubmitConfig(run_desc="x"), "runs_of_the_test.refuse", width=3)
     assert end.value.code == 1 and os.listdir("results") == []
@@ -112,7 +112,7 @@ def test_a_run_that_is_refused_before_it_begins_leaves_nothing(capsys):
     assert os.listdir("results") == []
 
 
-def test_a_refused_resumption_leaves_the_settings_as_they_were(capsys):
+def test_refused_resumption_keeps_the_settings(capsys):
     with pytest.raises(SystemExit):
         dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.stop")
     keep_checkpoint("results/00000")
@@ -127,7 +127,7 @@ def test_a_refused_resumption_leaves_the_settings_as_they_were(capsys):
     assert not os.path.exists("results/00000/_failed.txt")
 
 
-def test_a_stopped_run_is_not_failed(capsys):
+def test_stopped_run(capsys):
     with pytest.raises(SystemExit) as end:
         dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.stop")
     assert end.value.code == 1
@@ -138,22 +138,22 @@ def test_a_stopped_run_is_not_failed(capsys):
     assert not os.path.exists("results/00000/_failed.txt")
 
 
-def test_a_run_that_is_going_is_not_resumed(capsys):
+def test_running_run_is_not_resumed(capsys):
     with pytest.raises(SystemExit):
         dnnlib.submit_run(dnnlib.SubmitConfig(), "runs_of_the_test.resume_itself")
     assert "results/00000: is being run by another process; stop that first" in capsys.readouterr().err
-    with pytest.raises(SystemExit):  # The lock went with the run.
+    with pytest.raises(SystemExit):  # The lock ended with the run.
         submission.resume_run("results/00000")
     assert "results/00000: is being run by another process; stop that first" in capsys.readouterr().err
 
 
-def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
+def test_clock_of_a_resumed_run(tmp_path):
     names = {"run_dir": str(tmp_path), "run_name": "", "host_name": "", "user_name": "", "command": ""}
     with dnnlib.RunContext(dnnlib.SubmitConfig(names), elapsed=1000.0) as ctx:
         assert 1000 <= ctx.time_since_start() < 1100
 
 
-def test_the_commit_is_that_of_this_checkout_only(monkeypatch, tmp_path):
+def test_commit_is_of_this_checkout(monkeypatch, tmp_path):
     folder = tmp_path / "checkout" / "program"
     folder.mkdir(parents=True)
     for words in (["init"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-m", "first"]):
@@ -164,7 +164,7 @@ def test_the_commit_is_that_of_this_checkout_only(monkeypatch, tmp_path):
     assert re.fullmatch("[0-9a-f]{12}", submit._commit())
 
 
-def test_numbers_go_on_from_the_largest(tmp_path):
+def test_next_run_number(tmp_path):
     for name in ("00007-old", "notes", "00003", "00009.txt"):
         os.makedirs(tmp_path / "results" / name)
     assert submit._make_run_dir("results", "n2n") == "results/00008-n2n"
@@ -182,7 +182,7 @@ for _ in range(20):
 """
 
 
-def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
+def test_simultaneous_runs_get_different_numbers(tmp_path):
     environment = os.environ | {"PYTHONPATH": submit.SOURCE_ROOT}
     words = [sys.executable, "-c", MAKE_MANY]
     processes = [subprocess.Popen([*words, str(i)], stdout=subprocess.PIPE, env=environment) for i in range(4)]
@@ -207,10 +207,10 @@ def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
         (pickle.dumps([1]), "not the settings of a run"),
     ],
 )
-def test_a_strangers_settings_run_nothing_else(tmp_path, text, message):
+def test_hostile_settings(tmp_path, monkeypatch, text, message):
     name = "submit_config.pkl" if isinstance(text, bytes) else "submit_config.txt"
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    words = [sys.executable, "-m", "dnnlib.submission", str(tmp_path / name)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=submit.SOURCE_ROOT)
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["submission", name])
+    with pytest.raises(dnnlib.UserError, match=message):
+        __main__.main()
     assert os.listdir(tmp_path) == [name]

@@ -1,4 +1,4 @@
-"""Times, atomic files, error lines."""
+"""Durations, atomic files and error messages."""
 
 import os
 
@@ -16,7 +16,7 @@ def test_format_time(seconds, text):
     assert dnnlib.format_time(seconds) == text
 
 
-def test_a_file_appears_when_complete_and_only_then(tmp_path):
+def test_file_appears_when_complete(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), dnnlib.open_atomic(path) as f:
@@ -31,7 +31,7 @@ def test_a_file_appears_when_complete_and_only_then(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~util._umask()
 
 
-def test_an_error_of_the_disk_names_the_file(tmp_path):
+def test_disk_error_names_the_file(tmp_path):
     with pytest.raises(OSError) as error, dnnlib.open_atomic(tmp_path / "file.txt"):
         raise OSError(28, "No space left on device")
     assert util.describe_error(error.value) == f"{tmp_path / 'file.txt'}: No space left on device"
@@ -43,7 +43,7 @@ def test_printable():
 
 
 @pytest.mark.parametrize("path", ["missing/file.txt", "."])
-def test_where_no_file_can_be(tmp_path, monkeypatch, path):
+def test_path_that_cannot_be_written(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(dnnlib.UserError), dnnlib.open_atomic(path):
         pass
@@ -58,7 +58,7 @@ def test_where_no_file_can_be(tmp_path, monkeypatch, path):
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],
 )
-def test_commands_end_in_one_line(capsys, error, status, line):
+def test_errors_end_in_one_line(capsys, error, status, line):
     def main():
         raise error
 
@@ -67,7 +67,7 @@ def test_commands_end_in_one_line(capsys, error, status, line):
     assert end.value.code == status and capsys.readouterr().err == line
 
 
-def test_a_bug_keeps_its_traceback():
+def test_bug_keeps_its_traceback():
     with pytest.raises(KeyError):
         dnnlib.cli_main(lambda: {}["missing"])
 
