@@ -163,7 +163,8 @@ def _wait(processes):
         for index, process in enumerate(processes):
             if index not in ended and process.poll() is not None:
                 ended.append(index)
-                deadline = deadline or (process.returncode and time.monotonic() + _GRACE)
+                if process.returncode and deadline is None:
+                    deadline = time.monotonic() + _GRACE
         if deadline and time.monotonic() > deadline and ways_to_end:
             way, deadline = ways_to_end.pop(0), time.monotonic() + _GRACE
             for process in processes:

@@ -1,5 +1,7 @@
 """Adam or Muon over any number of devices and workers; updates that are not finite are skipped."""
 
+import itertools
+
 from ..util import Stopped
 from .muon import Muon
 from .tfutil import tf
@@ -114,10 +116,10 @@ def _average(towers, devices, cluster):
     size = len(devices) * (cluster.count if cluster else 1)
     if size == 1:
         return towers[0]
-    keys = iter(cluster.instance_key, None) if cluster else iter(range(1, 1 << 30))
+    next_key = cluster.instance_key if cluster else itertools.count(1).__next__
     averaged, operations = [], []
     for group in _groups(towers[0]):
-        key, packed = next(keys), []
+        key, packed = next_key(), []
         for device, tower in zip(devices, towers):
             with tf.device(device), tf.control_dependencies(operations[-len(devices) :]):
                 buffer = tf.concat([tf.reshape(tower[index], [-1]) for index in group], axis=0)

@@ -84,10 +84,11 @@ def pick_dtype(precision):
     if gpus:  # NVIDIA tensor cores take bfloat16 from compute capability 8.0.
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         native = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
-    dtype = ("bfloat16" if native else "float32") if precision == "auto" else precision
-    slow = dtype == "bfloat16" and not native
-    print(f"Precision: {dtype}{', which this hardware computes slowly' if slow else ''}.")
-    return tf.as_dtype(dtype)
+    if precision == "auto":
+        precision = "bfloat16" if native else "float32"
+    slow = precision == "bfloat16" and not native
+    print(f"Precision: {precision}{', which this hardware computes slowly' if slow else ''}.")
+    return tf.as_dtype(precision)
 
 
 def on_plain_cpu():
