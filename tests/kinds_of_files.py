@@ -19,7 +19,7 @@ from PIL import Image
 import dataset_tool_mri
 import dnnlib
 from dnnlib import submission, tflib
-from dnnlib.submission import submit
+from dnnlib.submission import settings
 from imaging import images, rgb_files
 from imaging.image_files import open_source
 from mri import dataset_mri, kspace
@@ -76,7 +76,7 @@ def run_settings(folder):
     """Return submit_config.pkl and .txt of a run."""
     config = dnnlib.SubmitConfig(run_func_name="train.train", run_func_kwargs={"adam": {"beta1": 0.9}, "seed": 1})
     config.run_dir = str(folder)
-    submit._write_settings(config)
+    settings.write_settings(config)
     pickled, text = ((folder / f"submit_config.{suffix}").read_bytes() for suffix in ("pkl", "txt"))
     return pickled, text
 

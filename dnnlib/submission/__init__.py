@@ -2,7 +2,8 @@
 
 from .resume import final_network, newest_checkpoint
 from .run_context import RunContext
-from .submit import SOURCE_ROOT, SubmitConfig, format_settings, load_submit_config, rehearse, resume_run, submit_run
+from .settings import SubmitConfig, format_settings, load_submit_config
+from .submit import SOURCE_ROOT, rehearse, resume_run, submit_run
 
 __all__ = [
     "SOURCE_ROOT",

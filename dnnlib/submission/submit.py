@@ -1,12 +1,10 @@
 """Creation of run directories, and runs of a function in them."""
 
-import ast
 import contextlib
 import getpass
 import importlib
 import os
 import platform
-import pprint
 import re
 import shlex
 import shutil
@@ -20,39 +18,17 @@ try:
 except ImportError:  # Windows.
     fcntl = None
 
-from .. import safe_pickle
-from ..util import EasyDict, Stopped, UserError, describe_error, format_time, open_atomic
+from ..util import Stopped, UserError, describe_error, format_time, open_atomic
 from . import slurm
 from .logger import Logger
 from .resume import checkpoint_steps, final_network, newest_checkpoint, rewind
 from .run_context import RehearsalEnd
+from .settings import SubmitConfig, load_submit_config, write_settings
 from .workers import Workers
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_MAX_SETTINGS = 100_000  # Characters; parsing takes about 500 bytes of memory per character.
 _NOBODY = {"run_name": "", "host_name": "", "user_name": "", "command": ""}  # For workers without a run directory.
 _NUMBERED = re.compile(r"(\d{5,})(-.*)?$")
-
-
-class SubmitConfig(EasyDict):
-    """What is submitted, and where it runs.
-
-    Attributes:
-        run_dir_root: Folder of the numbered run directories; created if missing.
-        run_desc: Text after the number in the name of the run directory.
-        num_gpus: Number of GPUs of each worker; without GPUs, the CPU is used.
-        submit_target: "LOCAL", or "SLURM" to submit a job with the settings `slurm` (see `slurm.submit`).
-        resuming: Whether the run continues from a checkpoint.
-        join_seconds: Seconds that the workers of a distributed run wait for each other at the start.
-
-    `submit_run` fills in the other fields.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(
-            run_dir_root="results", run_desc="", num_gpus=1, submit_target="LOCAL", resuming=False, join_seconds=300
-        )
-        self.update(*args, **kwargs)
 
 
 def submit_run(submit_config, run_func_name, **run_func_kwargs):
@@ -80,7 +56,7 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
     config.run_id = int(_NUMBERED.match(config.run_name)[1])
     config.host_name, config.user_name = platform.node(), _user_name()
     config.command, config.commit = shlex.join([os.path.basename(sys.executable), *sys.argv]), _commit()
-    _write_settings(config)
+    write_settings(config)
     _copy_source(os.path.join(config.run_dir, "src"))
     if config.submit_target == "SLURM":
         try:
@@ -130,10 +106,10 @@ def resume_run(run_dir, changes=None, **submit_changes):
         slurm.check(config.slurm)
     with _alone(run_dir):
         if changes:
-            _write_settings(config)
+            write_settings(config)
         if config.submit_target == "LOCAL":
             rewind(run_dir)
-            return _run(SubmitConfig(config, resuming=True), take_back=lambda: _write_settings(before))
+            return _run(SubmitConfig(config, resuming=True), take_back=lambda: write_settings(before))
     return slurm.submit(config)  # Without the lock, because the job may start at once.
 
 
@@ -187,40 +163,6 @@ def _run(config, take_back=None):
         with open_atomic(os.path.join(config.run_dir, "_finished.txt")) as f:
             f.write(f"finished in {took}\n")
     return result
-
-
-def load_submit_config(path):
-    """Read the settings of a run: a run directory, its `submit_config.txt` or its `submit_config.pkl`.
-
-    Nothing in the file is executed. Callers must check the function that it names before they call it.
-
-    Raises:
-        UserError: The file does not hold the settings of a run.
-    """
-    if os.path.isdir(path):
-        path = os.path.join(path, "submit_config.txt")
-    try:
-        if path.endswith(".pkl"):
-            settings = safe_pickle.load(path)
-        else:
-            with open(path, encoding="utf-8") as f:
-                settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # A longer text is truncated, and then not valid.
-        config = SubmitConfig(**settings)
-        config.run_func_name, config.run_func_kwargs = str(config.run_func_name), EasyDict(config.run_func_kwargs)
-    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
-        raise UserError(f"{path}: not the settings of a run") from None
-    return config
-
-
-def format_settings(settings, prefix=""):
-    """Return nested dictionaries of settings as lines `name = value`, with names joined by dots."""
-    lines = []
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            lines += format_settings(value, f"{prefix}{name}.")
-        else:
-            lines.append(f"{prefix}{name} = {value!r}")
-    return lines
 
 
 def _make_run_dir(root, desc):
@@ -295,24 +237,6 @@ def _user_name():
         return getpass.getuser()
     except (KeyError, OSError):  # A user id without a name, as in containers.
         return "unknown"
-
-
-def _plain(value):
-    """Convert EasyDicts to dictionaries, so that `ast.literal_eval` reads the value back."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value)
-    return value
-
-
-def _write_settings(config):
-    plain = _plain(config)
-    with open_atomic(os.path.join(config.run_dir, "submit_config.txt")) as f:
-        pprint.pprint(plain, stream=f, indent=4, width=160, compact=False, sort_dicts=False)
-    with open_atomic(os.path.join(config.run_dir, "config.txt")) as f:
-        f.write("\n".join(format_settings(config.run_func_kwargs)) + "\n")
-    safe_pickle.dump(os.path.join(config.run_dir, "submit_config.pkl"), plain)
 
 
 def _copy_source(target):
