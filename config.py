@@ -1,4 +1,4 @@
-"""Image denoising: every setting, and the command that trains, validates and denoises with them.
+"""Image denoising: every setting, and the commands that train, validate and denoise with them.
 
     python config.py train --noise gaussian --train-tfrecords datasets/imagenet_val_raw.tfrecords
     python config.py validate --dataset-dir kodak --network-snapshot results/00000-.../network_final.pickle
@@ -7,154 +7,292 @@
     python config.py preview --noise text --image photo.jpg
     python config.py compare --image photo.jpg --out compared.png text=results/00000-.../network_final.pickle
 
-A command-line option overrides a setting of this file for one run.
+To add a setting, declare it below and use it in the function of its command, where it arrives by its name. To add a
+command, write its function at the end of this file and list it in COMMANDS.
 """
 
 import argparse
 import glob
 import os
 
+import corruption
 import dnnlib
-from corruption import CORRUPTIONS, LOSSES
+from corruption import LOSSES, NOISE_MODELS
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, call, find_network, resume, submit, where_it_runs
+from dnnlib.launch import DISTRIBUTED, PRECISION, RUN, call, find_network, resume, submit, target_name
 from dnnlib.options import (
     decay,
     finite_number,
     flag,
     memory_size,
+    multiple_of,
     nonnegative_number,
     part,
+    path,
     positive_int,
     positive_number,
     seed,
 )
+from dnnlib.settings import REQUIRED, Command, Program, Setting
+
+DESC = "autoencoder"  # Run directories are NNNNN-<this><--desc>-<N>gpu-L-<n2n or n2c>; L: local, S: SLURM.
+NETWORK = "networks/{noise}-n2n.pickle"  # The network where --network-snapshot names none, in the program's folder.
+VALIDATION_SETS = {  # Folders where each set may be.
+    "kodak": ["datasets/kodak"],  # download_kodak.py fetches it.
+    "bsd300": ["datasets/BSDS300/images/test", "datasets/BSDS300-images/BSDS300/images/test", "datasets/bsd300"],
+    "set14": ["datasets/set14"],
+}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
 
-SUBMIT = EasyDict(
-    run_dir_root="results",  # Where the numbered run directories are made.
-    num_gpus=1,  # GPUs to use, in each worker. Without any, the CPU.
-    submit="local",  # Where a training runs: "local", or "slurm" as a job.
-    nodes=1,  # Of such a job, each with a worker.
-    time=24 * 60,  # Minutes that the job has; when they are over, it is queued again and goes on.
-    join_seconds=300,  # How long the workers of a distributed run wait for each other at its start.
+_ADDED = [name for name in NOISE_MODELS if name != "none"]  # The noise models that corrupt a clean image.
+_SETS = f"folder of clean images, or the name of a set: {', '.join(VALIDATION_SETS)}"
+_CLEAN = "With --noise none: folder of clean images or second shots of the same names, for the PSNR."
+
+TRAIN = {
+    "data": [
+        Setting("train_tfrecords", "datasets/imagenet_val_raw.tfrecords",
+                "Training images: a file that dataset_tool_tf.py made.", path, metavar="FILE", may_change=True),
+        Setting("validation_dir", "kodak", f"Validation images: {_SETS}.", path, metavar="DIR", may_change=True),
+        Setting("reference_dir", None, _CLEAN, path, metavar="DIR", may_change=True),
+        Setting("load_network", None, "Snapshot to start from; without it, random weights.", path, metavar="FILE"),
+        Setting("minibatch_size", 4, "Crops per iteration.", positive_int, metavar="N"),
+        Setting("microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int,
+                metavar="N"),
+        Setting("crop_size", 256, "Side of the square crops in pixels, a multiple of 32.", multiple_of(32),
+                metavar="N"),
+        Setting("turn", False, "Turn and mirror crops at random. Noisy shots always are.", flag),
+    ],
+    "noise": [
+        Setting("noise", "gaussian", "Noise model.", choices=NOISE_MODELS),
+        *corruption.all_settings(),
+        Setting("noise2noise", True, "Targets: other noisy versions of the input, or the clean images.", flag),
+        Setting("loss", None, "Loss. Default: the one that suits the noise.", choices=LOSSES),
+        Setting("balance", False,
+                "Weight each crop inversely to its noise, so that the noisiest crops do not dominate the loss.", flag),
+    ],
+    "schedule": [
+        Setting("preset", None, "Settings for a purpose, see PRESETS in config.py. Options override them.",
+                choices=("quick", "long"), launch=True),
+        Setting("long_train", False, "The same as --preset long: the published 500,000 iterations.", flag, launch=True),
+        Setting("iteration_count", 300_000, "Length of the run in iterations.", positive_int, metavar="N",
+                option="--iterations", may_change=True),
+        Setting("eval_interval", 1_000, "Iterations between evaluations.", positive_int, metavar="N", may_change=True),
+        Setting("learning_rate", 3e-4, "Learning rate before it falls.", positive_number, metavar="RATE"),
+        Setting("ramp_down_part", 0.3, "Part of the run, at its end, over which the learning rate falls to 0.", part,
+                metavar="PART"),
+    ],
+    "optimizer": [
+        Setting("optimizer", "adam", "Optimizer. Muon takes fewer iterations than Adam.", choices=("adam", "muon")),
+        Setting("beta1", 0.9, "Decay of Adam's first moment.", decay, metavar="B"),
+        Setting("beta2", 0.99, "Decay of Adam's second moment.", decay, metavar="B"),
+        Setting("epsilon", 1e-8, "Term in Adam's denominator.", positive_number, metavar="E"),
+        Setting("weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the "
+                "learning rate.", nonnegative_number, metavar="D"),
+        Setting("moving_average", 0.0, "Maximum decay of the exponential moving average (EMA) of the weights; the EMA "
+                "weights are saved. 0 disables it.", decay, metavar="DECAY"),
+        Setting("max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which "
+                "is skipped, before the run gives up.", positive_int, metavar="N"),
+    ],
+    "run": [
+        Setting("seed", 1000, "Seed of the initial weights, the crops, and the noise in training and validation.", seed,
+                metavar="N"),
+        Setting("checkpoint_minutes", 5, "Minutes between checkpoints. Every evaluation saves one, too.",
+                positive_number, metavar="N", may_change=True),
+    ],
+    "distributed": DISTRIBUTED,
+}  # fmt: skip
+
+PRESETS = {
+    # A small budget: more and smaller crops, turned at random, Muon, EMA (docs/recipe.md).
+    "quick": {
+        "iteration_count": 6_500,
+        "eval_interval": 1_000,
+        "minibatch_size": 8,
+        "crop_size": 96,
+        "turn": True,
+        "learning_rate": 1e-3,
+        "ramp_down_part": 0.4,
+        "optimizer": "muon",
+        "moving_average": 0.998,
+    },
+    "long": {"iteration_count": 500_000, "eval_interval": 5_000, "ramp_down_part": 0.5},  # The published networks.
+}
+
+_SNAPSHOT = Setting(
+    "network_snapshot", None, f"Network. Default: {NETWORK.format(noise='<noise>')}.", path, metavar="FILE"
+)
+_NOISE_SEED = Setting("seed", 1000, "Seed of the noise.", seed, metavar="N")
+_CORRUPTED = [Setting("noise", "gaussian", "Noise model.", choices=_ADDED), *corruption.all_settings(), _NOISE_SEED]
+
+VALIDATE = {
+    "data": [
+        Setting("dataset_dir", "kodak", f"Images: {_SETS}.", path, metavar="DIR"),
+        Setting("reference_dir", None, _CLEAN, path, metavar="DIR"),
+        _SNAPSHOT,
+        Setting("save_images", True, "Write img_0_val_<index>_noisy.png, _pred.png, _orig.png of every image.", flag),
+    ],
+    "noise": [
+        Setting("noise", "gaussian", "Noise model.", choices=NOISE_MODELS), *corruption.all_settings(), _NOISE_SEED
+    ],
+}  # fmt: skip
+
+# Pictures are computed in float32, so that they are the same on every machine. bfloat16 rounds to 8 significant bits.
+_PICTURE_PRECISION = Setting(
+    "precision", "float32", f"{PRECISION.help} bfloat16 rounds to 8 significant bits.", choices=PRECISION.choices
 )
 
-DESC = "autoencoder"  # The run directory is NNNNN-<this><--desc>-<N>gpu-L-<n2n or n2c>; L: local, S: SLURM.
+INFER = {
+    "images": [
+        Setting("image", REQUIRED, "Noisy images: files, folders with the folders below them, patterns.", path,
+                nargs="+", metavar="FILE|DIR|GLOB"),
+        Setting("out", REQUIRED, "Denoised image; its suffix names the format. For several images, or with a / at its "
+                "end, a folder.", path, metavar="FILE|DIR"),
+        Setting("compare", None, "Also write a picture: noisy, denoised, and 4 times what was removed, about mid-grey.",
+                path, metavar="FILE|DIR"),
+        Setting("sample_range", None, "Samples that are black and white, such as 0 4095 for 12 bits in 16. Samples "
+                "beyond are not clipped. Default: 0 1 in floating point, else the range of the type.", finite_number,
+                nargs=2, metavar=("LOW", "HIGH"), option="--range", aliases=("--float-range",)),
+        Setting("noise_level", None, "Print each image's estimated noise, its sigma on 0..255.", choices=("auto",)),
+    ],
+    "network": [
+        Setting("noise", "gaussian", "Noise model, which names the network unless --network-snapshot does.",
+                choices=_ADDED),
+        _SNAPSHOT,
+        Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
+                "tiles, with the same result.", memory_size, metavar="SIZE"),
+        _PICTURE_PRECISION,
+    ],
+}  # fmt: skip
 
-# Arithmetic of the network in training and validation: "float32", "bfloat16" or "auto", which is bfloat16 where the
-# hardware computes it natively, else float32.
-PRECISION = "auto"
+EXPORT = {
+    "network": [
+        Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
+        Setting("out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
+                metavar="PATH"),
+    ],
+}  # fmt: skip
 
-NOISE = EasyDict(
-    # Standard deviation on the scale of 0..255: in training drawn uniformly for each image, in validation fixed.
-    gaussian=EasyDict(train_sigma=(0.0, 50.0), validation_sigma=25.0),
-    # Photons in a white pixel, likewise.
-    poisson=EasyDict(train_lambda=(0.001, 50.0), validation_lambda=30.0),
-    # Probability that a pixel is missing.
-    bernoulli=EasyDict(train_p=(0.0, 0.95), validation_p=0.5),
-    # Part of the pixels under text; size of its letters in pixels; folder of .ttf and .otf files, None: Pillow's font.
-    text=EasyDict(train_p=(0.0, 0.5), validation_p=0.25, font_size=(8, 40), font_dir=None),
-    # Probability that a pixel is replaced by a random colour.
-    impulse=EasyDict(train_p=(0.0, 0.95), validation_p=0.7),
-    # Photographs of random cameras (camera.py). log_shot: log10 of the variance of shot noise where the sensor is full.
-    # The others are drawn for each camera: blur of the brightness and the colour of the noise (standard deviations in
-    # pixels), enlargement of the scene on the sensor, side of the image / side of the sensor, quality of JPEG.
-    camera=EasyDict(
-        train_log_shot=(-4.0, -2.0),
-        validation_log_shot=-3.0,
-        luma_blur=(0.0, 1.2),
-        chroma_blur=(1.0, 6.0),
-        enlargement=(1.0, 2.0),
-        scale=(0.7, 1.0),
-        quality=(65, 100),
-    ),
-    # Nothing is added: the images are noisy themselves. Training takes two shots of each scene.
-    none=EasyDict(),
-)
-NOISE["poisson-gaussian"] = EasyDict(  # Both of the noises of a camera: of the light and of reading it out.
-    train_lambda=(1.0, 100.0), validation_lambda=30.0, train_sigma=(0.0, 25.0), validation_sigma=10.0
-)
+_CROP = Setting("size", 192, "Side in pixels of the square that is cut from the centre of the image.", positive_int,
+                metavar="N")  # fmt: skip
+_CLEAN_IMAGE = Setting("image", REQUIRED, "Clean image.", path, metavar="FILE")
 
-TRAIN = EasyDict(
-    train_tfrecords="datasets/imagenet_val_raw.tfrecords",  # Made by dataset_tool_tf.py.
-    validation_dir="kodak",  # A folder of clean images, or a name from VALIDATION_SETS.
-    reference_dir=None,  # With noise "none": clean images or second shots of those of validation_dir; None: no PSNR.
-    noise="gaussian",  # A name from NOISE.
-    loss=None,  # "l2", "l1" or "annealed" (see corruption.py); None: the one that belongs to the noise.
-    balance=False,  # Whether crops count less the more noise is found in them, lest a few rule (docs/recipe.md).
-    load_network=None,  # A snapshot to start from; None: random weights.
-    noise2noise=True,  # Targets: True, other noisy versions of the input; False, the clean images.
-    iteration_count=300_000,
-    eval_interval=1_000,  # Iterations between evaluations.
-    minibatch_size=4,  # Crops per iteration.
-    microbatches=1,  # Parts of a minibatch, at least, that are computed one by one: less memory, the same gradients.
-    crop_size=256,  # Side of the square crops, a multiple of 32.
-    turn=False,  # Whether crops are turned and mirrored at random; those of noisy shots always are.
-    learning_rate=3e-4,
-    ramp_down_part=0.3,  # The part of the run, at its end, over which the learning rate falls to zero.
-    optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
-    adam=EasyDict(beta1=0.9, beta2=0.99, epsilon=1e-8),
-    weight_decay=0.0,  # Each iteration shrinks the kernels by this times the learning rate (decoupled weight decay).
-    moving_average=0.0,  # Decay per iteration, at most, of an average of the weights that is saved instead; 0: none.
-    max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
-    checkpoint_minutes=5,  # Minutes between checkpoints, which are made at every evaluation besides.
-    seed=1000,  # Of the initial weights, the choice of crops, the noise of training and validation.
-)
+PREVIEW = {
+    "image": [
+        _CLEAN_IMAGE,
+        Setting("out", "preview.png", "Sheet of pictures.", path, metavar="FILE"),
+        _CROP,
+        Setting("steps", 5, "Number of strengths that are shown, evenly spaced over the range of training; of each "
+                "strength, where a noise model has two.", positive_int, metavar="N"),
+    ],
+    "noise": _CORRUPTED,
+}  # fmt: skip
 
-PRESETS = EasyDict(
-    # For a small budget: more and smaller crops, turned at random, Muon, an average of the weights (docs/recipe.md).
-    quick=EasyDict(
-        iteration_count=6_500,
-        eval_interval=1_000,
-        minibatch_size=8,
-        crop_size=96,
-        turn=True,
-        learning_rate=1e-3,
-        ramp_down_part=0.4,
-        optimizer="muon",
-        moving_average=0.998,
-    ),
-)
 
-LONG_TRAIN = EasyDict(iteration_count=500_000, eval_interval=5_000, ramp_down_part=0.5)  # The published networks.
+def noise_and_file(text):
+    """(noise model, path) from NOISE=FILE."""
+    noise, _, file = text.partition("=")
+    if noise not in _ADDED or not file:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(_ADDED)}")
+    return noise, path(file)
 
-NETWORK = "networks/{noise}-n2n.pickle"  # Used where --network-snapshot names none; of the program's folder.
 
-VALIDATE = EasyDict(
-    dataset_dir="kodak",
-    reference_dir=None,  # With noise "none": clean images or second shots of those of dataset_dir.
-    noise="gaussian",
-    seed=1000,  # Of the noise.
-    save_images=True,  # Whether pictures of every image are left in the run directory: noisy, denoised, clean.
-)
+COMPARE = {
+    "images": [
+        Setting("networks", REQUIRED, "Noise model, at the strength of validation, and network for it.", noise_and_file,
+                nargs="+", metavar="NOISE=FILE", option="networks"),
+        _CLEAN_IMAGE,
+        Setting("out", REQUIRED, "Sheet of pictures.", path, metavar="FILE"),
+        _CROP,
+        _NOISE_SEED,
+        _PICTURE_PRECISION,
+    ],
+}  # fmt: skip
 
-INFER = EasyDict(
-    noise="gaussian",
-    max_memory="4GiB",  # Of the whole process; larger images are denoised in tiles, with the same result.
-    sample_range=None,  # Samples that are black and white; None: 0 and 1 in floating point, else all of their type.
-    precision="float32",  # The same picture on every machine. bfloat16 rounds to 8 significant bits.
-)
+# ----------------------------------------------------------------------------------------------------------------------
+# Commands: each gets all of its settings, and those that the command line gave.
 
-PREVIEW = EasyDict(
-    strengths=5,  # Of the training range, evenly spaced; of each, where a noise has two.
-    size=192,  # Side in pixels of the square that is cut from the middle of the image.
-    seed=1000,  # Of the noise.
-)
 
-COMPARE = EasyDict(
-    size=192,  # Side in pixels of the square that is cut from the middle of the image.
-    seed=1000,  # Of the noise, which has the strength of validation.
-    precision="float32",
-)
+def train(args, given):
+    """Submit a training run, or resume one."""
+    given = {name: validation_folder(value) if name == "validation_dir" else value for name, value in given.items()}
+    if args.resume:
+        resume(args, given, "train.train", PROGRAM.commands["train"], _needs_of_resumed, length="iteration_count")
+        return
+    if args.long_train and args.preset:
+        raise dnnlib.UserError(f"--long-train and --preset {args.preset} both say how long to train; leave one out")
+    preset = PRESETS["long" if args.long_train else args.preset] if args.long_train or args.preset else {}
+    args.update({name: value for name, value in preset.items() if name not in given})
+    settings = _with_noise(PROGRAM.commands["train"].for_run(args), given)
+    settings.validation_dir = validation_folder(args.validation_dir)
+    settings.loss = args.loss or NOISE_MODELS[args.noise].loss
+    if args.noise == "none" and not args.noise2noise:
+        raise dnnlib.UserError("--noise2noise=false takes clean targets, and --noise none has none; leave one out")
+    needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
+    needs |= _needs_of_validation(settings, "--validation-dir", settings.validation_dir)
+    if args.load_network:
+        needs[args.load_network] = ""
+    suffix = target_name(args) + ("-n2n" if args.noise2noise else "-n2c")
+    submit(args, given, DESC, suffix, "train.train", settings, needs)
 
-VALIDATION_SETS = EasyDict(  # Where each set may be.
-    kodak=["datasets/kodak"],  # download_kodak.py
-    bsd300=["datasets/BSDS300/images/test", "datasets/BSDS300-images/BSDS300/images/test", "datasets/bsd300"],
-    set14=["datasets/set14"],
-)
+
+def validate(args, given):
+    """Submit a validation run."""
+    settings = _with_noise(PROGRAM.commands["validate"].for_run(args), given)
+    settings.update(network_snapshot=_find_network(args), dataset_dir=validation_folder(args.dataset_dir))
+    needs = {settings.network_snapshot: ""} | _needs_of_validation(settings, "--dataset-dir", settings.dataset_dir)
+    if args.noise == "none" and not args.reference_dir:
+        raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
+    submit(args, given, DESC, "-validate", "validation.validate", settings, needs)
+
+
+def infer_image(args, given):
+    """Denoise images as they are."""
+    black, white = args.sample_range or (0, 1)
+    if black >= white:
+        raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
+    names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
+    settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
+    needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
+    call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
+
+
+def export(args, given):
+    """Write a network in another form."""
+    settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
+    call(args, "inference.export.export", settings, {args.network_snapshot: ""})
+
+
+def preview(args, given):
+    """Show a noise model at several strengths."""
+    settings = _with_noise(
+        EasyDict({name: args[name] for name in ("noise", "image", "out", "size", "steps", "seed")}), given
+    )
+    call(args, "inference.preview.preview", settings, {args.image: ""})
+
+
+def compare(args, given):
+    """Show what networks do to an image."""
+    names = ("networks", "image", "out", "size", "seed", "num_gpus", "precision")
+    files = [args.image, *(file for _, file in args.networks)]
+    call(args, "inference.compare.compare", EasyDict({name: args[name] for name in names}), dict.fromkeys(files, ""))
+
+
+COMMANDS = [
+    Command(train, "Train a network.", TRAIN),
+    Command(validate, "Measure a network on a folder of clean images.", VALIDATE),
+    Command(infer_image, "Denoise images as they are, of any size and kind.", INFER),
+    Command(export, "Write a network as another kind of snapshot or as a TensorFlow SavedModel.", EXPORT),
+    Command(preview, "Show what a noise does to an image, over its range of strengths.", PREVIEW),
+    Command(compare, "Show an image corrupted, restored and clean: a row for each network.", COMPARE),
+]
+PROGRAM = Program(__doc__, COMMANDS, [*RUN, PRECISION], default_command="train")
+
+
+def main(argv=None):
+    """The command `config.py`. Usage errors exit with status 2."""
+    PROGRAM.run(argv)
 
 
 def validation_folder(name):
@@ -163,253 +301,33 @@ def validation_folder(name):
     return next(filter(os.path.isdir, folders), folders[0])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Command line
-
-_ADDED = [name for name in NOISE if name != "none"]  # The kinds of noise that can be shown on a clean image.
-
-
-def main(argv=None):
-    """The command `config.py`. Usage errors exit with status 2."""
-    args = _parser().parse(argv, default_command="train")
-    commands = {"train": _train, "validate": _validate, "infer-image": _infer_image, "export": _export}
-    commands |= {"preview": _preview, "compare": _compare}
-    commands[args.command](args)
-
-
-def _parser():
-    parser = Parser(__doc__)
-    parser.submission_options(SUBMIT)
-    parser.precision_option(
-        PRECISION, f"{PRECISION}; for infer-image {INFER.precision}, for compare {COMPARE.precision}"
-    )
-
-    train = parser.command("train", "train a network")
-    option = train.add_argument
-    option("--noise", default=TRAIN.noise, choices=NOISE, help="kind of noise")
-    option("--loss", default=TRAIN.loss, choices=LOSSES, help="loss; None: the one that belongs to the noise")
-    option("--balance", type=flag, nargs="?", const=True, default=TRAIN.balance, help="weigh crops by their noise")
-    option("--noise2noise", type=flag, nargs="?", const=True, default=TRAIN.noise2noise, help="noisy targets")
-    option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
-    option("--long-train", type=flag, nargs="?", const=True, default=False, help="the published 500,000 iterations")
-    option("--train-tfrecords", default=TRAIN.train_tfrecords, metavar="FILE", help="training images")
-    option(
-        "--validation-dir", default=TRAIN.validation_dir, metavar="DIR", help="folder of clean images, or a set's name"
-    )
-    _reference_option(option, TRAIN)
-    option("--preset", choices=PRESETS, help="settings that other options override; not with --long-train")
-    given = {"default": argparse.SUPPRESS, "type": positive_int, "metavar": "N"}  # --long-train has other defaults.
-    option("--iterations", dest="iteration_count", help="length of the run", **given)
-    option("--eval-interval", help="iterations between evaluations", **given)
-    option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N", help="crops per iteration")
-    option("--microbatches", default=TRAIN.microbatches, type=positive_int, metavar="N", help="parts, one by one")
-    option("--crop-size", default=TRAIN.crop_size, type=positive_int, metavar="N", help="side of a crop")
-    option("--turn", type=flag, nargs="?", const=True, default=TRAIN.turn, help="turn and mirror crops at random")
-    option("--learning-rate", default=TRAIN.learning_rate, type=positive_number, metavar="RATE")
-    option("--ramp-down-part", default=TRAIN.ramp_down_part, type=part, metavar="PART", help="of the run, at its end")
-    parser.optimizer_option(train, TRAIN.optimizer)
-    option(
-        "--weight-decay",
-        default=TRAIN.weight_decay,
-        type=nonnegative_number,
-        metavar="D",
-        help="decoupled weight decay of the kernels, per unit of learning rate",
-    )
-    option(
-        "--moving-average", default=TRAIN.moving_average, type=decay, metavar="DECAY", help="of the weights; 0: none"
-    )
-    option("--seed", default=TRAIN.seed, type=seed, metavar="N", help="of everything random")
-
-    option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")
-    parser.training_options(train, SUBMIT)
-
-    validate = parser.command("validate", "measure a network on a folder of clean images")
-    option = validate.add_argument
-    option(
-        "--dataset-dir", default=VALIDATE.dataset_dir, metavar="DIR", help="folder of clean images, or name of a set"
-    )
-    _reference_option(option, VALIDATE)
-    _network_option(option)
-    option("--noise", default=VALIDATE.noise, choices=NOISE, help="kind of noise")
-    option("--seed", default=VALIDATE.seed, type=seed, metavar="N", help="of the noise")
-    option(
-        "--save-images",
-        type=flag,
-        nargs="?",
-        const=True,
-        default=VALIDATE.save_images,
-        help="write img_0_val_<index>_noisy.png, _pred.png and _orig.png of every image",
-    )
-
-    infer = parser.command("infer-image", "denoise images as they are, of any size and kind")
-    option = infer.add_argument
-    option(
-        "--image",
-        required=True,
-        nargs="+",
-        metavar="FILE|DIR|GLOB",
-        help="noisy images; of a folder, those in the folders below it too",
-    )
-    option(
-        "--out",
-        required=True,
-        metavar="FILE|DIR",
-        help="denoised image, whose suffix names the format; for several images, or with a / at its end, a folder",
-    )
-    _network_option(option)
-    option("--noise", default=INFER.noise, choices=_ADDED, help="kind of noise: picks the network if none is named")
-    option("--max-memory", default=INFER.max_memory, type=memory_size, metavar="SIZE", help="such as 4GiB or 512MiB")
-    option(
-        "--range",
-        "--float-range",
-        dest="sample_range",
-        default=INFER.sample_range,
-        type=finite_number,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="samples that are black and white, such as 0 4095 for 12 bits in 16; None: 0 and 1 in floating point, "
-        "else all of their type. Samples beyond are not clipped",
-    )
-    option(
-        "--compare",
-        metavar="FILE|DIR",
-        help="also a picture: noisy | denoised | what was removed, 4 times, about mid-grey",
-    )
-    option("--noise-level", choices=["auto"], help="print each image's estimated noise: its sigma on 0..255")
-
-    parser.export_command()
-
-    preview = parser.command("preview", "show what a noise does to an image, over its range of strengths")
-    option = preview.add_argument
-    option("--noise", default=TRAIN.noise, choices=_ADDED, help="kind of noise")
-    option("--image", required=True, metavar="FILE", help="clean image")
-    option("--out", default="preview.png", metavar="FILE", help="the sheet of pictures")
-    option("--seed", default=PREVIEW.seed, type=seed, metavar="N", help="of the noise")
-
-    compare = parser.command("compare", "show an image corrupted, restored and clean: a row for each network")
-    option = compare.add_argument
-    option("networks", nargs="+", type=_noise_and_file, metavar="NOISE=FILE", help="kind of noise, and network for it")
-    option("--image", required=True, metavar="FILE", help="clean image")
-    option("--out", required=True, metavar="FILE", help="the sheet of pictures")
-    option("--seed", default=COMPARE.seed, type=seed, metavar="N", help="of the noise")
-    return parser
-
-
-def _noise_and_file(text):
-    noise, _, path = text.partition("=")
-    if noise not in _ADDED or not path:
-        raise argparse.ArgumentTypeError(f"'{text}' is not NOISE=FILE, NOISE one of {', '.join(_ADDED)}")
-    return noise, os.path.expanduser(path)
-
-
-def _network_option(option):
-    option("--network-snapshot", metavar="FILE", help=f"the network; None: {NETWORK.format(noise='NOISE')}")
-
-
 def _find_network(args):
     return find_network(args.network_snapshot, NETWORK.format(noise=args.noise))
 
 
-def _reference_option(option, defaults):
-    help_text = "with --noise none: folder of clean images, or of second shots, under the same names"
-    option("--reference-dir", default=defaults.reference_dir, metavar="DIR", help=help_text)
+def _with_noise(settings, given):
+    """`settings` with `noise_settings`, those of the noise model, in place of the settings of all noise models."""
+    chosen = corruption.chosen_settings(settings.noise, given)
+    for setting in corruption.all_settings():
+        settings.pop(setting.name, None)
+    settings.noise_settings = corruption.create(settings.noise, **chosen).values
+    return settings
 
 
-def _train(args):
-    if args.resume:
-        _resume(args)
-        return
-    settings = EasyDict({name: args.get(name, value) for name, value in TRAIN.items()})
-    for group in (LONG_TRAIN if args.long_train else {}, PRESETS.get(args.preset, {})):
-        settings.update({name: value for name, value in group.items() if name not in args.given})
-    settings.validation_dir = validation_folder(args.validation_dir)
-    settings.noise_settings = NOISE[settings.noise]
-    settings.precision = args.precision
-    settings.loss = settings.loss or CORRUPTIONS[settings.noise].loss
-    if args.long_train and args.preset:
-        raise dnnlib.UserError(f"--long-train and --preset {args.preset} both say how long to train; leave one out")
-    if settings.crop_size % 32:
-        raise dnnlib.UserError(f"--crop-size {settings.crop_size} is not a multiple of 32")
-    if settings.noise == "none" and not settings.noise2noise:
-        raise dnnlib.UserError("--noise2noise=false takes clean targets, and --noise none has none; leave one out")
-    needs = {settings.train_tfrecords: "dataset_tool_tf.py makes it"}
-    needs |= _validation_needs(settings, "--validation-dir", settings.validation_dir)
-    if args.load_network:
-        needs[args.load_network] = ""
-    suffix = where_it_runs(args) + ("-n2n" if settings.noise2noise else "-n2c")
-    submit(args, DESC, suffix, "train.train", settings, needs)
+def _needs_of_resumed(settings):
+    _needs_of_validation(settings, "--validation-dir", settings.validation_dir)
+    moved = {"--train-tfrecords": settings.train_tfrecords, "--validation-dir": settings.validation_dir}
+    moved["--reference-dir"] = settings.reference_dir
+    return {file: f"if it was moved, name its new place by {option}" for option, file in moved.items() if file}
 
 
-def _resume(args):
-    may_change = ["iteration_count", "eval_interval", "precision", "checkpoint_minutes"]
-    may_change += ["train_tfrecords", "validation_dir", "reference_dir"]  # They may have been moved.
-    if "validation_dir" in args.given:
-        args.given["validation_dir"] = validation_folder(args.validation_dir)
-
-    def needs(settings):
-        _validation_needs(settings, "--validation-dir", settings.validation_dir)
-        moved = {"--train-tfrecords": settings.train_tfrecords, "--validation-dir": settings.validation_dir}
-        moved["--reference-dir"] = settings.reference_dir
-        return {path: f"if it was moved, name its new place by {option}" for option, path in moved.items() if path}
-
-    resume(args, "train.train", may_change, needs, length=("iteration_count", "--iterations"))
-
-
-def _validate(args):
-    settings = EasyDict(
-        network_snapshot=_find_network(args),
-        dataset_dir=validation_folder(args.dataset_dir),
-        reference_dir=args.reference_dir,
-        noise=args.noise,
-        noise_settings=NOISE[args.noise],
-        precision=args.precision,
-        seed=args.seed,
-        save_images=args.save_images,
-    )
-    needs = {settings.network_snapshot: ""} | _validation_needs(settings, "--dataset-dir", settings.dataset_dir)
-    if settings.noise == "none" and not settings.reference_dir:
-        raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
-    submit(args, DESC, "-validate", "validation.validate", settings, needs)
-
-
-def _infer_image(args):
-    names = ["image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus"]
-    settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
-    settings.precision = args.given.get("precision", INFER.precision)
-    black, white = settings.sample_range or (0, 1)
-    if black >= white:
-        raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
-    needs = [settings.network_snapshot, *(path for path in args.image if not glob.has_magic(path))]
-    call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
-
-
-def _export(args):
-    settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "inference.export.export", settings, {args.network_snapshot: ""})
-
-
-def _preview(args):
-    given = {name: args[name] for name in ("noise", "image", "out", "seed")}
-    settings = EasyDict(PREVIEW | given, noise_settings=NOISE[args.noise])
-    call(args, "inference.preview.preview", settings, {args.image: ""})
-
-
-def _compare(args):
-    given = {name: args[name] for name in ("image", "out", "num_gpus", "seed")}
-    given |= {"precision": args.given.get("precision", COMPARE.precision)}
-    settings = EasyDict(COMPARE | given, networks=[(noise, NOISE[noise], path) for noise, path in args.networks])
-    files = [args.image, *(path for _, path in args.networks)]
-    call(args, "inference.compare.compare", settings, dict.fromkeys(files, ""))
-
-
-def _validation_needs(settings, option, folder):
-    """What validation reads, for `check_exist`. UserError where the folders do not go with the kind of noise."""
+def _needs_of_validation(settings, option, folder):
+    """What validation reads, for `check_exist`. UserError where the folders do not go with the noise."""
     if settings.noise != "none":
         if settings.reference_dir:
-            raise dnnlib.UserError(f"--reference-dir goes with --noise none only; of {option} the images are clean")
-        is_kodak = folder in VALIDATION_SETS.kodak
-        wanted = f"a folder of clean images is needed, or the name of a set: {', '.join(VALIDATION_SETS)}"
-        return {folder: "download_kodak.py fetches it" if is_kodak else wanted}
+            raise dnnlib.UserError(f"--reference-dir goes with --noise none only; the images of {option} are clean")
+        wanted = "download_kodak.py fetches it" if folder in VALIDATION_SETS["kodak"] else f"a {_SETS} is needed"
+        return {folder: wanted}
     if any(folder in folders for folders in VALIDATION_SETS.values()):
         raise dnnlib.UserError(f"--noise none: {folder} has clean images; name a folder of noisy ones by {option}")
     needs = {folder: "a folder of noisy images is needed"}

@@ -1,183 +1,159 @@
-"""MRI reconstruction: every setting, and the command that trains and validates with them.
+"""MRI reconstruction: every setting, and the commands that train and validate with them.
 
     python config_mri.py [options of train]
     python config_mri.py validate --network-snapshot results/00000-mri-.../network-final.pkl
     python config_mri.py export --network-snapshot network-final.pkl --out denoiser
 
-A command-line option overrides a setting of this file for one run.
+To add a setting, declare it below and use it in the function of its command, where it arrives by its name.
 """
 
 import os
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.command_line import Parser, call, find_network, resume, submit, where_it_runs
-from dnnlib.options import flag, nonnegative_int, positive_int, positive_number, probability, seed
+from dnnlib.launch import DISTRIBUTED, PRECISION, RUN, call, find_network, resume, submit, target_name
+from dnnlib.options import (
+    flag,
+    nonnegative_int,
+    nonnegative_number,
+    path,
+    positive_int,
+    positive_number,
+    probability,
+    seed,
+)
+from dnnlib.settings import REQUIRED, Command, Program, Setting
+
+DESC = "mri"  # Run directories are NNNNN-<this><--desc>-<settings>.
+NETWORK = "networks/mri-n2n.pickle"  # The network where --network-snapshot names none, in the program's folder.
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Settings
 
-SUBMIT = EasyDict(
-    run_dir_root="results",  # Where the numbered run directories are made.
-    num_gpus=1,  # GPUs to use, in each worker. Without any, the CPU.
-    submit="local",  # Where a training runs: "local", or "slurm" as a job.
-    nodes=1,  # Of such a job, each with a worker.
-    time=24 * 60,  # Minutes that the job has; when they are over, it is queued again and goes on.
-    join_seconds=300,  # How long the workers of a distributed run wait for each other at its start.
-)
+COMMON = [
+    *RUN,
+    PRECISION,
+    Setting("data_dir", "datasets", "Folder of the data sets.", path, metavar="DIR", may_change=True),
+    Setting("valid_set", "ixi_valid.pkl", "Validation set, in that folder; dataset_tool_mri.py makes it.", path,
+            metavar="FILE", may_change=True),
+    Setting("p_at_edge", 0.025, "Probability of keeping a frequency at the middle of an edge of k-space.", probability,
+            metavar="P"),
+    Setting("post_op", "fspec", "Post-operation. fspec: the measured frequencies replace those of the output.",
+            choices=("fspec", "none")),
+    Setting("seed", 1000, "Seed of the initial weights, the order of slices, translations and undersampling.", seed,
+            metavar="N"),
+]  # fmt: skip
 
-DESC = "mri"  # The run directory is NNNNN-<this><--desc>-<settings>-<N>gpu-L; L: local, S: SLURM.
+TRAIN = {
+    "data": [
+        Setting("train_set", "ixi_train.pkl", "Training set, in the folder of the data sets.", path, metavar="FILE",
+                may_change=True),
+        Setting("corrupt_targets", True, "Targets: other undersamplings of the same slice, or the clean slice.", flag),
+        Setting("augment_translation", 64, "Maximum cyclic translation along both axes, in pixels.", nonnegative_int,
+                metavar="PIXELS"),
+        Setting("minibatch_size", 16, "Slices per minibatch.", positive_int, metavar="N"),
+        Setting("microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int,
+                metavar="N"),
+        Setting("load_network", None, "Network to start from; without it, random weights.", path, metavar="FILE"),
+    ],
+    "schedule": [
+        Setting("num_epochs", 300, "Length of the run in epochs.", positive_int, metavar="N"),
+        Setting("learning_rate", 0.001, "Maximum of the learning rate.", positive_number, metavar="RATE"),
+        Setting("rampup_epochs", 10, "Epochs over which the learning rate rises at the start. In a run that is too "
+                "short for both ramps they are shortened, unless one of them is given.", nonnegative_int, metavar="N"),
+        Setting("rampdown_epochs", 30, "Epochs over which the learning rate falls at the end.", nonnegative_int,
+                metavar="N"),
+        Setting("beta1_rampdown", 0.5, "Value that beta1 approaches as the learning rate approaches 0.", probability,
+                metavar="B"),
+    ],
+    "optimizer": [
+        Setting("optimizer", "adam", "Optimizer. Muon takes fewer epochs than Adam.", choices=("adam", "muon")),
+        Setting("beta1", 0.9, "Decay of Adam's first moment.", probability, metavar="B"),
+        Setting("beta2", 0.99, "Decay of Adam's second moment.", probability, metavar="B"),
+        Setting("epsilon", 1e-8, "Term in Adam's denominator.", positive_number, metavar="E"),
+        Setting("weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the "
+                "learning rate.", nonnegative_number, metavar="D"),
+        Setting("loss", "image", "Squared error of the image, as published, or of the measured frequencies of the "
+                "target, see mri/losses.py.", choices=("image", "measured")),
+        Setting("max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which "
+                "is skipped, before the run gives up.", positive_int, metavar="N"),
+    ],
+    "run": [
+        Setting("snapshot_interval", 10, "Epochs between snapshots.", positive_int, metavar="N", may_change=True),
+        Setting("checkpoint_minutes", 5, "Minutes between checkpoints. Every epoch saves one, too.", positive_number,
+                metavar="N", may_change=True),
+    ],
+    "distributed": DISTRIBUTED,
+}  # fmt: skip
 
-PRECISION = "auto"  # Of the network's arithmetic: float32, bfloat16, or auto: bfloat16 where the hardware has it.
-
-DATA = EasyDict(
-    data_dir="datasets",
-    train_set="ixi_train.pkl",  # Made by dataset_tool_mri.py.
-    valid_set="ixi_valid.pkl",
-)
-
-CORRUPTION = EasyDict(p_at_edge=0.025)  # Probability of keeping a frequency at the middle of an edge of k-space.
-
-POST_OP = "fspec"  # Measured frequencies replace those of the network's output; None: they do not.
-
-TRAIN = EasyDict(
-    num_epochs=300,
-    minibatch_size=16,
-    microbatches=1,  # Parts of a minibatch, at least, that are computed one by one: less memory, the same gradients.
-    schedule_settings=EasyDict(
-        learning_rate=0.001,
-        beta1=0.9,
-        beta1_rampdown=0.5,  # Value that beta1 approaches as the learning rate approaches zero.
-        rampup_epochs=10,  # Epochs over which the learning rate rises at the start, and
-        rampdown_epochs=30,  # over which it falls at the end. See `_fit_ramps` for runs that are too short for both.
-    ),
-    optimizer="adam",  # Or "muon", which takes fewer iterations (dnnlib/tflib/muon.py).
-    adam=EasyDict(beta2=0.99, epsilon=1e-8),
-    corrupt_targets=True,  # Targets: True, other undersamplings of the same slice; False, the clean slices.
-    loss="image",  # Squared error, published; or "measured": where the target was measured (mri/losses.py).
-    augment_translation=64,  # Pixels, at most, in both axes, cyclically.
-    max_bad_updates=100,  # Updates in a row that are not finite (each is skipped) before the run gives up.
-    checkpoint_minutes=5,  # Minutes between checkpoints, which are made after every epoch besides.
-    load_network=None,  # A network to start from.
-    snapshot_interval=10,  # Epochs between snapshots.
-)
-
-NETWORK = "networks/mri-n2n.pickle"  # Validated where --network-snapshot names none; of the program's folder.
-
-SEED = 1000  # Of the initial weights, the order of slices, translations and undersampling.
+VALIDATE = {
+    "network": [Setting("network_snapshot", None, f"Network. Default: {NETWORK}.", path, metavar="FILE")],
+}
+EXPORT = {
+    "network": [
+        Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
+        Setting("out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
+                metavar="PATH"),
+    ],
+}  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Command line
+# Commands: each gets all of its settings, and those that the command line gave.
 
 
-def main(argv=None):
-    """The command `config_mri.py`. Usage errors exit with status 2."""
-    args = _parser().parse(argv, default_command="train")
-    {"train": _train, "validate": _validate, "export": _export}[args.command](args)
-
-
-def _parser():
-    parser = Parser(__doc__)
-    parser.submission_options(SUBMIT)
-    parser.precision_option(PRECISION, PRECISION)
-    parser.common("--data-dir", default=DATA.data_dir, metavar="DIR", help="folder of the data sets")
-    parser.common("--valid-set", default=DATA.valid_set, metavar="FILE", help="validation set, in that folder")
-    parser.common("--p-at-edge", default=CORRUPTION.p_at_edge, type=probability, metavar="P", help="of undersampling")
-    parser.common("--post-op", default=POST_OP or "none", choices=["fspec", "none"], help="post-operation")
-    parser.common("--seed", default=SEED, type=seed, metavar="N", help="of everything random")
-
-    schedule = TRAIN.schedule_settings
-    train = parser.command("train", "train a network")
-    option = train.add_argument
-    option("--train-set", default=DATA.train_set, metavar="FILE", help="training set, in the same folder")
-    option("--num-epochs", default=TRAIN.num_epochs, type=positive_int, metavar="N")
-    option("--minibatch-size", default=TRAIN.minibatch_size, type=positive_int, metavar="N")
-    option("--microbatches", default=TRAIN.microbatches, type=positive_int, metavar="N", help="parts, one by one")
-    option(
-        "--learning-rate", default=schedule.learning_rate, type=positive_number, metavar="RATE", help="at its highest"
-    )
-    parser.optimizer_option(train, TRAIN.optimizer)
-    text = "epochs of the learning rate's %s; shorter in a run that is too short for both ramps, unless one is given"
-    for name, what in (("rampup", "rise at the start"), ("rampdown", "fall at the end")):
-        default = schedule[f"{name}_epochs"]
-        option(f"--{name}-epochs", default=default, type=nonnegative_int, metavar="N", help=text % what)
-    option("--beta1", default=schedule.beta1, type=probability, metavar="B", help="of Adam")
-    option("--beta1-rampdown", default=schedule.beta1_rampdown, type=probability, metavar="B", help="its final value")
-    option("--beta2", default=TRAIN.adam.beta2, type=probability, metavar="B", help="of Adam")
-    option("--epsilon", default=TRAIN.adam.epsilon, type=positive_number, metavar="E", help="of Adam")
-    option("--corrupt-targets", default=TRAIN.corrupt_targets, type=flag, nargs="?", const=True, help="noisy targets")
-    option("--loss", default=TRAIN.loss, choices=("image", "measured"), help="where the squared error is taken")
-    option("--augment-translation", default=TRAIN.augment_translation, type=nonnegative_int, metavar="PIXELS")
-    option("--load-network", default=TRAIN.load_network, metavar="FILE", help="network to start from")
-    option("--snapshot-interval", default=TRAIN.snapshot_interval, type=positive_int, metavar="N", help="in epochs")
-
-    option("--checkpoint-minutes", default=TRAIN.checkpoint_minutes, type=positive_number, metavar="N")
-    parser.training_options(train, SUBMIT)
-
-    validate = parser.command("validate", "measure a network on the validation set")
-    validate.add_argument("--network-snapshot", metavar="FILE", help=f"the network; None: {NETWORK}")
-
-    parser.export_command()
-    return parser
-
-
-def _train(args):
+def train(args, given):
+    """Submit a training run, or resume one."""
     if args.resume:
-        _resume(args)
+        if "post_op" in given:
+            given = given | {"post_op": _post_op(args)}
+        resume(args, given, "train_mri.train", PROGRAM.commands["train"], _needs_of_resumed)
         return
-    settings = EasyDict(TRAIN, **DATA)
-    settings.schedule_settings = EasyDict({name: args[name] for name in TRAIN.schedule_settings})
-    if not {"rampup_epochs", "rampdown_epochs"} & args.given.keys():
-        _fit_ramps(settings.schedule_settings, args.num_epochs)
-    settings.adam = EasyDict({name: args[name] for name in TRAIN.adam})
-    for name in settings:
-        settings[name] = args.get(name, settings[name])
-    settings.update(_common_settings(args))
+    if not {"rampup_epochs", "rampdown_epochs"} & given.keys():
+        _fit_ramps(args)
+    settings = PROGRAM.commands["train"].for_run(args)
+    settings.post_op = _post_op(args)
     suffix = (
-        f"-ixi_s-{'n2n' if settings.corrupt_targets else 'n2c'}_-ep{settings.num_epochs}-lr{args.learning_rate:f}"
-        f"-Cbs{args.p_at_edge:f}-At{settings.augment_translation}-P{args.post_op}{where_it_runs(args)}"
+        f"-ixi_s-{'n2n' if args.corrupt_targets else 'n2c'}_-ep{args.num_epochs}-lr{args.learning_rate:f}"
+        f"-Cbs{args.p_at_edge:f}-At{args.augment_translation}-P{args.post_op}{target_name(args)}"
     )
     needs = _needs(args, args.train_set, args.valid_set)
     if args.load_network:
         needs[args.load_network] = ""
-    submit(args, DESC, suffix, "train_mri.train", settings, needs)
+    submit(args, given, DESC, suffix, "train_mri.train", settings, needs)
 
 
-def _fit_ramps(schedule, num_epochs):
-    """Shorten ramps that together exceed the run: to at most a tenth of it up and a third of it down."""
-    if schedule.rampup_epochs + schedule.rampdown_epochs > num_epochs:
-        schedule.rampup_epochs = min(schedule.rampup_epochs, num_epochs // 10)
-        schedule.rampdown_epochs = min(schedule.rampdown_epochs, num_epochs // 3)
+def validate(args, given):
+    """Submit a validation run."""
+    settings = PROGRAM.commands["validate"].for_run(args)
+    settings.update(post_op=_post_op(args), network_snapshot=find_network(args.network_snapshot, NETWORK))
+    needs = {settings.network_snapshot: ""} | _needs(args, args.valid_set)
+    submit(args, given, DESC, "-validate", "mri.validation.validate", settings, needs)
 
 
-def _resume(args):
-    if "post_op" in args.given:
-        args.given["post_op"] = _post_op(args)
-    may_change = ["precision", "snapshot_interval", "checkpoint_minutes", *DATA]  # The data may have been moved.
-
-    def needs(settings):
-        paths = [os.path.join(settings.data_dir, name) for name in (settings.train_set, settings.valid_set)]
-        return dict.fromkeys(paths, "if it was moved, name its new place by --data-dir")
-
-    resume(args, "train_mri.train", may_change, needs)
-
-
-def _validate(args):
-    snapshot = find_network(args.network_snapshot, NETWORK)
-    settings = EasyDict(network_snapshot=snapshot, data_dir=args.data_dir, valid_set=args.valid_set)
-    settings.update(_common_settings(args))
-    needs = {snapshot: ""} | _needs(args, args.valid_set)
-    submit(args, DESC, "-validate", "mri.validation.validate", settings, needs)
-
-
-def _export(args):
+def export(args, given):
+    """Write a network in another form."""
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
     call(args, "mri.validation.export", settings, {args.network_snapshot: ""})
 
 
-def _common_settings(args):
-    corruption = EasyDict(p_at_edge=args.p_at_edge)
-    return {"corruption": corruption, "post_op": _post_op(args), "precision": args.precision, "seed": args.seed}
+COMMANDS = [
+    Command(train, "Train a network.", TRAIN),
+    Command(validate, "Measure a network on the validation set.", VALIDATE),
+    Command(export, "Write a network as another kind of snapshot or as a TensorFlow SavedModel.", EXPORT),
+]
+PROGRAM = Program(__doc__, COMMANDS, COMMON, default_command="train")
+
+
+def main(argv=None):
+    """The command `config_mri.py`. Usage errors exit with status 2."""
+    PROGRAM.run(argv)
+
+
+def _fit_ramps(args):
+    """Shorten ramps that together exceed the run: to at most a tenth of it up and a third of it down."""
+    if args.rampup_epochs + args.rampdown_epochs > args.num_epochs:
+        args.rampup_epochs = min(args.rampup_epochs, args.num_epochs // 10)
+        args.rampdown_epochs = min(args.rampdown_epochs, args.num_epochs // 3)
 
 
 def _post_op(args):
@@ -186,6 +162,11 @@ def _post_op(args):
 
 def _needs(args, *data_sets):
     return {os.path.join(args.data_dir, name): "dataset_tool_mri.py makes it" for name in data_sets}
+
+
+def _needs_of_resumed(settings):
+    files = [os.path.join(settings.data_dir, name) for name in (settings.train_set, settings.valid_set)]
+    return dict.fromkeys(files, "if it was moved, name its new place by --data-dir")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,9 @@ def _write_photos():
 
 def _add_noise(clean, name):
     """Add Gaussian validation noise to uint8 [3, H, W]. Unlike in training, the result is clipped to bytes."""
-    noise = corruption.create("gaussian", **config.NOISE.gaussian)
-    return images.to_uint8(noise.for_validation(images.to_float(clean), corruption.generator(config.TRAIN.seed, name)))
+    noise = corruption.create("gaussian")
+    rng = corruption.generator(config.PROGRAM.defaults("validate").seed, name)
+    return images.to_uint8(noise.for_validation(images.to_float(clean), rng))
 
 
 def _newest_run():

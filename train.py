@@ -8,8 +8,6 @@ import corruption
 import dataset
 import dnnlib
 from dnnlib import tflib
-from dnnlib.sharding import split_minibatch
-from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
 from imaging import images
 from network import create_autoencoder, load_values
@@ -28,7 +26,7 @@ def learning_rate_at(iteration, iteration_count, ramp_down_part, learning_rate):
 
 
 def decay_at(iteration, moving_average):
-    """Decay of the average of the weights: at first less, lest the initial ones weigh for thousands of iterations.
+    """Decay of the EMA of the weights: smaller at first, so that it soon forgets the initial weights.
 
     The rule of TensorFlow's ExponentialMovingAverage: the smaller of the setting and (1 + i) / (10 + i).
     """
@@ -36,159 +34,110 @@ def decay_at(iteration, moving_average):
 
 
 def crop_weights(noisy, output):
-    """[N, 3, H, W] twice -> [N, 1, 1, 1]: about 1 / RMS of the noise that the network finds, 1 where that is 25/255.
+    """Weights of crops in the loss, about 1 / RMS of the noise that the network finds; 1 where that is 25/255.
 
-    Without them most of the mean over crops comes from the few with the strongest noise. As they depend on the input
-    alone (no gradient passes), the output that minimises the mean loss for an input stays the same.
+    Without them the few crops with the strongest noise dominate the mean loss. They depend on the input only, since no
+    gradient passes, so that the output that minimises the mean loss for an input stays the same.
+
+    Args:
+        noisy, output: Tensors [N, 3, H, W].
+
+    Returns:
+        Tensor [N, 1, 1, 1].
     """
     found = tf.reduce_mean(tf.square(tf.stop_gradient(output) - noisy), axis=[1, 2, 3], keepdims=True)
     return 25 / 255 * tf.math.rsqrt(found + (5 / 255) ** 2)
 
 
-def train(
-    submit_config,
-    train_tfrecords,
-    validation_dir,
-    reference_dir,
-    noise,
-    noise_settings,
-    loss,
-    load_network,
-    noise2noise,
-    iteration_count,
-    eval_interval,
-    minibatch_size,
-    microbatches,
-    crop_size,
-    turn,
-    learning_rate,
-    ramp_down_part,
-    optimizer,
-    adam,
-    weight_decay,
-    moving_average,
-    precision,
-    max_bad_updates,
-    checkpoint_minutes,
-    seed,
-    balance=False,  # Runs begun when there was no such setting are resumed without it.
-):
-    """Trains a network and leaves it as `network_final.pickle`. The settings are explained in config.py."""
-    cluster = tflib.Cluster(submit_config, "python config.py train --resume")
-    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming and cluster.first else (0, {})
-    noise = corruption.create(noise, **noise_settings)
-    loss_of = corruption.loss_function(loss)
-    validation_set = ValidationSet(validation_dir, noise, seed, reference_dir) if cluster.first else None
-    shots = isinstance(noise, corruption.Recorded)
-    data = dataset.TrainingData(train_tfrecords, crop_size, seed, pairs=shots, turned=turn or shots)
-    print(f"Training on {data.describe()} of {train_tfrecords}.")
-    devices = tflib.pick_devices(submit_config.num_gpus)
-    parts = split_minibatch(minibatch_size, cluster.count, len(devices), microbatches)
-    dtype = tflib.pick_dtype(precision)
-    paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")  # May be others in each worker.
-    checks = {"data": data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
-    start, state = cluster.agree(start, state, paths, **checks)
-    tflib.check_data(state, checks["data"], train_tfrecords)
+def train(submit_config, **settings):
+    """Train a network and leave it as `network_final.pickle`. config.py explains the settings."""
+    s = dnnlib.EasyDict(settings)
+    run = tflib.Training(submit_config, s, "python config.py train --resume")
 
-    with tf.Graph().as_default() as graph, cluster.create_session(dtype) as session:
-        tf.set_random_seed(seed)
+    # Load data.
+    noise = corruption.create(s.noise, **s.noise_settings)
+    shots = isinstance(noise, corruption.RecordedNoise)
+    validation_set = ValidationSet(s.validation_dir, noise, s.seed, s.reference_dir) if run.chief else None
+    data = dataset.TrainingData(s.train_tfrecords, s.crop_size, s.seed, pairs=shots, turned=s.turn or shots)
+    print(f"Training on {data.describe()} of {s.train_tfrecords}.")
+    paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")
+    run.agree(data.checksum(), s.train_tfrecords, paths)
+
+    with run.graph() as graph:
         with tf.name_scope("data"):
-            part = cluster.index, cluster.count
-            batches = dataset.minibatches(data, noise, noise2noise, minibatch_size, start, iteration_count, part)
-            iterator = tf.data.make_initializable_iterator(batches)
-            noisy, target, weight, *clean = iterator.get_next()  # Of noisy shots there is no clean one.
-        network = create_autoencoder(dtype)
-        rate = tf.placeholder(tf.float32, [], name="learning_rate")
+            batches = dataset.minibatches(
+                data, noise, s.noise2noise, s.minibatch_size, run.start, s.iteration_count, run.shard
+            )
+            noisy, target, weight, *clean = run.next_minibatch(batches)  # Noisy shots have no clean image.
+
+        # Construct network.
+        network = create_autoencoder(run.dtype)
+
+        # Loss.
+        loss_of = corruption.loss_function(s.loss)
         progress = tf.placeholder(tf.float32, [], name="progress")
-        decay = tf.placeholder(tf.float32, [], name="decay")
 
         def mean_loss(noisy, target, weight):
             output = network.get_output_for(noisy)
-            if balance:
+            if s.balance:
                 weight *= crop_weights(noisy, output)
             return tf.reduce_mean(weight * loss_of(output - target, progress))
 
-        loss, update, skipped = tflib.Optimizer(rate, **adam, kind=optimizer, weight_decay=weight_decay).minimize(
-            mean_loss, [noisy, target, weight], devices, parts, cluster
-        )
+        # Optimizer and EMA.
+        rate = tf.placeholder(tf.float32, [], name="learning_rate")
+        decay = tf.placeholder(tf.float32, [], name="decay")
+        optimizer = tflib.Optimizer(rate, s.beta1, s.beta2, s.epsilon, s.optimizer, s.weight_decay)
+        loss, update, skipped = run.minimize(optimizer, mean_loss, [noisy, target, weight])
         result = network
-        if moving_average:  # Made after the gradients, which are by all variables that there are.
-            result = create_autoencoder(dtype, scope="moving_average")
+        if s.moving_average:  # Create the EMA after the gradients, which cover every trainable variable that exists.
+            result = create_autoencoder(run.dtype, scope="moving_average")
             with tf.control_dependencies([update]):
                 update = result.follow(network, decay)
-        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes, checks["data"])
-        share_variables = cluster.share_variables()
-        session.run([tf.global_variables_initializer(), iterator.initializer])
+
+        # Train.
         step = {"loss": loss, "skipped": skipped, "update": update}
         batch = dict(zip(("noisy", "target", "clean"), (noisy, target, *clean)))
-
-        if cluster.first and load_network and not submit_config.resuming:
-            print(f"Starting from {load_network}.")
-            for started in {network, result}:
-                load_values(started, load_network)
-        ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
-        with ctx, cluster.running(), data.errors_named():
-            reporter = _Reporter(ctx, result, validation_set, graph, max_bad_updates, start, state)
-            if submit_config.resuming and cluster.first:
-                checkpoints.restore(start)
-                print(f"Resumed after iteration {start}.")
-            session.run(share_variables)
-            if cluster.first and not submit_config.resuming:
-                reporter.evaluate(0, session.run(batch))
-                session.run(iterator.initializer)  # Training starts with the minibatch that was just shown.
-                checkpoints.save(0, reporter.get_state())
-            for i in range(start, iteration_count):
-                last = i + 1 == iteration_count
-                evaluate = cluster.first and (last or (i + 1) % eval_interval == 0)
-                lr = learning_rate_at(i, iteration_count, ramp_down_part, learning_rate)
-                feed = {rate: lr, progress: i / iteration_count, decay: decay_at(i, moving_average)}
-                values, stop = cluster.run_step(step | batch if evaluate else step, feed, ctx.stop_reason)
+        with run.begin(s.iteration_count, load=lambda: _load(s.load_network, {network, result})), data.errors_named():
+            reporter = _Reporter(run, result, validation_set, graph)
+            if run.fresh:
+                reporter.evaluate(0, run.peek(batch))
+                run.save(0, reporter.get_state())
+            for i in run.iterations(reporter.get_state):
+                evaluate = run.chief and (i + 1 == s.iteration_count or (i + 1) % s.eval_interval == 0)
+                lr = learning_rate_at(i, s.iteration_count, s.ramp_down_part, s.learning_rate)
+                feed = {rate: lr, progress: i / s.iteration_count, decay: decay_at(i, s.moving_average)}
+                values = run.step(step | batch if evaluate else step, feed)
                 reporter.add(i, values["loss"], values["skipped"], lr)
-                ctx.step(i + 1)
                 if evaluate:
                     reporter.evaluate(i + 1, values)
-                if cluster.first and (evaluate or stop or checkpoints.due()):
-                    checkpoints.save(i + 1, reporter.get_state())
-                if stop and not last:
-                    resume = cluster.resume_command
-                    raise dnnlib.Stopped(f"stopped by {stop} after iteration {i + 1}; go on with: {resume}")
-            if cluster.first:
-                tflib.save_snapshot(result, ctx.path("network_final.pickle"))
+                    run.want_checkpoint()
+            if run.chief:
+                tflib.save_snapshot(result, run.ctx.path("network_final.pickle"))
                 reporter.summary.close()
-                print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 
-class _Reporter:
+def _load(snapshot, networks):
+    if snapshot:
+        print(f"Starting from {snapshot}.")
+        for network in networks:
+            load_values(network, snapshot)
+
+
+class _Reporter(tflib.Reporter):
     """What a run tells at every evaluation: PSNR, timing, scalars, pictures, the best network so far."""
 
-    def __init__(self, ctx, network, validation_set, graph, max_bad_updates, iteration, state):
-        """`state`: of `get_state` after `iteration` iterations; empty at the start."""
-        self.ctx, self.network, self.validation_set = ctx, network, validation_set
-        self.summary = tflib.Autosummary(ctx.run_dir, graph)
-        self.summary.set_state(state.get("summary", {}))
-        self._last_iteration = iteration
-        self._best_psnr = state.get("best_psnr", 0.0)
-        self._skipped = tflib.SkippedUpdates(max_bad_updates, state.get("skipped_in_a_row", 0))
+    def __init__(self, run, network, validation_set, graph):
+        super().__init__(run, graph, rate_tag="Train/learning_rate")
+        self.network, self.validation_set = network, validation_set
+        self._last_iteration = run.start
+        self._best_psnr = run.state.get("best_psnr", 0.0)
 
     def get_state(self):
         """What a resumed run has to know, for the checkpoint."""
-        self.summary.flush()
-        return {
-            "elapsed": self.ctx.time_since_start(),
-            "summary": self.summary.get_state(),
-            "best_psnr": self._best_psnr,
-            "skipped_in_a_row": self._skipped.in_a_row,
-        }
-
-    def add(self, iteration, loss, skipped, learning_rate):
-        """Collects a training step. UserError where too many in a row had to be skipped."""
-        self.summary.add(Train__learning_rate=learning_rate, Train__overflow_frequency=skipped)
-        if not skipped:
-            self.summary.add(Loss=loss)
-        self._skipped.count(iteration, skipped, loss, learning_rate)
+        return super().get_state() | {"best_psnr": self._best_psnr}
 
     def evaluate(self, iteration, batch):
-        """Validates after `iteration` iterations. `batch`: a training minibatch, the arrays noisy, target and clean."""
+        """Validate after `iteration` iterations. batch: a training minibatch, the arrays noisy, target and clean."""
         ctx, started = self.ctx, time.time()
         sec_per_eval = ctx.time_since_last_update() if iteration else 0.0
         sec_per_iter = sec_per_eval / max(iteration - self._last_iteration, 1)
@@ -216,7 +165,7 @@ class _Reporter:
         ctx.update(iteration, **measured)
 
     def _report_psnr(self, psnr):
-        """Tells the PSNR in dB; keeps the network if it is the best so far. Returns what `run.txt` is to say of it."""
+        """Report the PSNR in dB; keep the network if it is the best so far. Returns the entry for `run.txt`."""
         self.ctx.print(f"Average PSNR: {psnr:.2f}")
         self.summary.add(PSNR_avg_psnr=psnr)
         if psnr > self._best_psnr:

@@ -7,8 +7,6 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from dnnlib.sharding import split_minibatch
-from dnnlib.submission import newest_checkpoint
 from dnnlib.tflib import tf
 from imaging import images
 from mri import dataset_mri
@@ -33,137 +31,89 @@ def schedule(epoch, num_epochs, learning_rate, beta1, beta1_rampdown, rampup_epo
     return learning_rate * rampup * rampdown, rampdown * beta1 + (1.0 - rampdown) * beta1_rampdown
 
 
-def train(
-    submit_config,
-    data_dir,
-    train_set,
-    valid_set,
-    num_epochs,
-    minibatch_size,
-    microbatches,
-    schedule_settings,
-    optimizer,
-    adam,
-    corruption,
-    corrupt_targets,
-    loss,
-    augment_translation,
-    post_op,
-    load_network,
-    precision,
-    snapshot_interval,
-    max_bad_updates,
-    checkpoint_minutes,
-    seed,
-):
-    """Trains a network and leaves it as `network-final.pkl`. The settings are explained in config_mri.py."""
-    cluster = tflib.Cluster(submit_config, "python config_mri.py --resume")
+def train(submit_config, **settings):
+    """Train a network and leave it as `network-final.pkl`. config_mri.py explains the settings."""
+    s = dnnlib.EasyDict(settings)
+    run = tflib.Training(submit_config, s, "python config_mri.py --resume")
+
+    # Load data.
     print("Loading training set.")
-    train_data = dataset_mri.load(os.path.join(data_dir, train_set))
-    valid_data = dataset_mri.load(os.path.join(data_dir, valid_set)) if cluster.first else None
-    undersampling = dataset_mri.Undersampling(**corruption)
-    settings = dataset_mri.Settings(undersampling, corrupt_targets, augment_translation)
+    train_path = os.path.join(s.data_dir, s.train_set)
+    train_data = dataset_mri.load(train_path)
+    valid_data = dataset_mri.load(os.path.join(s.data_dir, s.valid_set)) if run.chief else None
+    undersampling = dataset_mri.Undersampling(s.p_at_edge)
+    corruption = dataset_mri.Settings(undersampling, s.corrupt_targets, s.augment_translation)
     print(f"Bernoulli probability at edge = {undersampling.p_at_edge:.5f}")
     print(f"Average Bernoulli probability = {undersampling.probability.mean():.5f}")
-    devices = tflib.pick_devices(submit_config.num_gpus)
-    parts = split_minibatch(minibatch_size, cluster.count, len(devices), microbatches)
-    dtype = tflib.pick_dtype(precision)
-    steps = dataset_mri.minibatches_per_epoch(len(train_data), minibatch_size)
-    iteration_count = num_epochs * steps
-    start, state = newest_checkpoint(submit_config.run_dir) if submit_config.resuming and cluster.first else (0, {})
-    paths = ("data_dir", "train_set", "valid_set", "load_network")  # May be others in each worker.
-    checks = {"data": train_data.checksum(), "computed_in": dtype.name, "devices": len(devices)}
-    start, state = cluster.agree(start, state, paths, **checks)
-    tflib.check_data(state, checks["data"], os.path.join(data_dir, train_set))
+    run.agree(train_data.checksum(), train_path, paths=("data_dir", "train_set", "valid_set", "load_network"))
+    steps = dataset_mri.minibatches_per_epoch(len(train_data), s.minibatch_size)
+    iteration_count = s.num_epochs * steps
 
-    with tf.Graph().as_default() as graph, cluster.create_session(dtype) as session:
-        tf.set_random_seed(seed)
+    with run.graph() as graph:
         with tf.name_scope("data"):
-            part = cluster.index, cluster.count
-            batches = dataset_mri.minibatches(train_data, settings, seed, minibatch_size, start, iteration_count, part)
-            iterator = tf.data.make_initializable_iterator(batches)
-            elements = iterator.get_next()
-        model = Model(post_op, dtype)
-        rate = tf.placeholder(tf.float32, [])
-        beta1 = tf.placeholder_with_default(schedule_settings["beta1"], [])  # Adam starts its power of beta1 with it.
-        step = tflib.Optimizer(rate, beta1=beta1, **adam, kind=optimizer).minimize(
-            model.losses[loss], elements, devices, parts, cluster
-        )
-        checkpoints = tflib.Checkpoints(submit_config.run_dir, checkpoint_minutes, checks["data"])
-        share_variables = cluster.share_variables()
-        session.run([tf.global_variables_initializer(), iterator.initializer])
+            elements = run.next_minibatch(
+                dataset_mri.minibatches(
+                    train_data, corruption, s.seed, s.minibatch_size, run.start, iteration_count, run.shard
+                )
+            )
 
-        if cluster.first and load_network and not submit_config.resuming:
-            model.load(load_network)
-        ctx = dnnlib.RunContext(submit_config, iteration_count, start, state.get("elapsed", 0.0), stoppable=True)
-        with ctx, cluster.running():
-            reporter = _Reporter(ctx, model, valid_data, settings, seed, graph, max_bad_updates, state)
-            if cluster.first and submit_config.resuming:
-                checkpoints.restore(start)
-                print(f"Resumed after {start} of {iteration_count} minibatches.")
-            session.run(share_variables)
-            if cluster.first and not submit_config.resuming:
+        # Construct network and loss.
+        model = Model(s.post_op, run.dtype)
+
+        # Optimizer.
+        rate = tf.placeholder(tf.float32, [], name="learning_rate")
+        beta1 = tf.placeholder_with_default(s.beta1, [], name="beta1")  # Adam's power of beta1 starts with the default.
+        optimizer = tflib.Optimizer(rate, beta1, s.beta2, s.epsilon, s.optimizer, s.weight_decay)
+        step = run.minimize(optimizer, model.losses[s.loss], elements)
+
+        # Train.
+        with run.begin(iteration_count, load=lambda: s.load_network and model.load(s.load_network)):
+            reporter = _Reporter(run, model, valid_data, corruption, graph)
+            if run.fresh:
                 reporter.save_training_example(train_data)
-                checkpoints.save(0, reporter.get_state())
-            for i in range(start, iteration_count):
+                run.save(0, reporter.get_state())
+            for i in run.iterations(reporter.get_state):
                 epoch, last = i // steps, (i + 1) % steps == 0
-                lr, b1 = schedule(epoch, num_epochs, **schedule_settings)
-                (loss, _, skipped), stop = cluster.run_step(step, {rate: lr, beta1: b1}, ctx.stop_reason)
+                lr, b1 = schedule(
+                    *(epoch, s.num_epochs, s.learning_rate, s.beta1, s.beta1_rampdown),
+                    *(s.rampup_epochs, s.rampdown_epochs),
+                )
+                loss, _, skipped = run.step(step, {rate: lr, beta1: b1})
                 reporter.add(i, loss, skipped, lr)
-                ctx.step(i + 1)
-                if cluster.first and last:
-                    reporter.end_epoch(epoch, num_epochs, lr)
-                    if epoch % snapshot_interval == 0:
-                        model.save(ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
-                if cluster.first and (last or stop or checkpoints.due()):
-                    checkpoints.save(i + 1, reporter.get_state())
-                if stop and i + 1 < iteration_count:
-                    raise dnnlib.Stopped(f"stopped by {stop} in epoch {epoch}; go on with: {cluster.resume_command}")
-            if cluster.first:
+                if run.chief and last:
+                    reporter.end_epoch(epoch, s.num_epochs, lr)
+                    if epoch % s.snapshot_interval == 0:
+                        model.save(run.ctx.path(f"network-snapshot-{epoch:05d}.pkl"))
+                    run.want_checkpoint()
+            if run.chief:
                 print("Saving final network weights.")
-                model.save(ctx.path("network-final.pkl"))
+                model.save(run.ctx.path("network-final.pkl"))
                 print("Resetting random seed and saving a bunch of example images.")
-                save_examples(ctx, model, valid_data, settings, seed)
+                save_examples(run.ctx, model, valid_data, corruption, s.seed)
                 reporter.summary.close()
-                print(f"Elapsed time: {dnnlib.format_time(ctx.time_since_start())}")
 
 
-class _Reporter:
+class _Reporter(tflib.Reporter):
     """What a run tells after every epoch: decibels, scalars, pictures."""
 
-    def __init__(self, ctx, model, valid_data, settings, seed, graph, max_bad_updates, state):
-        """`state`: of `get_state`; empty at the start."""
-        self.ctx, self.model, self.valid_data, self.settings, self.seed = ctx, model, valid_data, settings, seed
-        self.summary = tflib.Autosummary(ctx.run_dir, graph)
-        self.summary.set_state(state.get("summary", {}))
-        self._skipped = tflib.SkippedUpdates(max_bad_updates, state.get("skipped_in_a_row", 0))
-        self._epoch_started = time.time() - state.get("epoch_seconds", 0.0)
+    def __init__(self, run, model, valid_data, corruption, graph):
+        super().__init__(run, graph, rate_tag="Learning_rate")
+        self.model, self.valid_data, self.corruption, self.seed = model, valid_data, corruption, run.settings.seed
+        self._epoch_started = time.time() - run.state.get("epoch_seconds", 0.0)
 
     def get_state(self):
         """What a resumed run has to know, for the checkpoint."""
-        self.summary.flush()
-        return {
-            "elapsed": self.ctx.time_since_start(),
-            "epoch_seconds": time.time() - self._epoch_started,
-            "summary": self.summary.get_state(),
-            "skipped_in_a_row": self._skipped.in_a_row,
-        }
-
-    def add(self, iteration, loss, skipped, learning_rate):
-        """Collects a training step. UserError where too many in a row had to be skipped."""
-        self.summary.add(Learning_rate=learning_rate, Overflow_frequency=skipped)
-        if not skipped:
-            self.summary.add(Loss=loss)
-        self._skipped.count(iteration, skipped, loss, learning_rate)
+        return super().get_state() | {"epoch_seconds": time.time() - self._epoch_started}
 
     def save_training_example(self, train_data):
-        element = dataset_mri.training_element(train_data, self.settings, self.seed, 0, 0)
+        """Save a picture of the first training slice and what the network makes of it."""
+        element = dataset_mri.training_element(train_data, self.corruption, self.seed, 0, 0)
         images.save_uint8(self.ctx.path("example_train.png"), self.model.run([element])[0].picture())
 
     def end_epoch(self, epoch, num_epochs, learning_rate):
-        """Validates, and tells how the epoch went."""
+        """Validate and report an epoch."""
         seconds, clamped = time.time() - self._epoch_started, []
-        for result in self.model.evaluate(self.valid_data, self.settings, self.seed):
+        for result in self.model.evaluate(self.valid_data, self.corruption, self.seed):
             if not clamped:
                 picture = result.picture()
             clamped.append(result.decibels()[-1])

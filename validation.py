@@ -28,7 +28,7 @@ class ValidationSet:
         UserError if the folder has no image that can be read, or the other one lacks some or has them in another size.
         """
         self.folder, self.noise, self.seed = folder, noise, seed
-        self.recorded = isinstance(noise, corruption.Recorded)
+        self.recorded = isinstance(noise, corruption.RecordedNoise)
         self.references = dict(shots.find_pairs(folder, reference_dir)) if reference_dir else {}
         self.paths, self._notes = [], set()
         for path in self.references or images.list_images(folder):

@@ -31,7 +31,8 @@ from mri import dataset_mri, kspace
 from mri.model import Model
 from records import tfrecords
 
-RGB, MRI = (config.TRAIN.minibatch_size, 3, 256, 256), (config_mri.TRAIN.minibatch_size, 255, 255)
+DEFAULTS, MRI_DEFAULTS = config.PROGRAM.defaults("train"), config_mri.PROGRAM.defaults("train")
+RGB, MRI = (DEFAULTS.minibatch_size, 3, 256, 256), (MRI_DEFAULTS.minibatch_size, 255, 255)
 PHOTO = (1, 3, 512, 768)  # An image of the Kodak set.
 # Nominal work: multiplications and additions of the convolutions as they are written, 347,890 a pixel (MRI: 342,706).
 GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4, "convolution": 43.5}
@@ -85,7 +86,7 @@ def rgb_step(dtype, module=layers, batches=None):
     with layers_of(module):
         net = network.create_autoencoder(dtype)
         inputs = next_of(batches)[:2] if batches else [constant(RGB), constant(RGB)]
-        optimizer = tflib.Optimizer(config.TRAIN.learning_rate, **config.TRAIN.adam)
+        optimizer = tflib.Optimizer(DEFAULTS.learning_rate, DEFAULTS.beta1, DEFAULTS.beta2, DEFAULTS.epsilon)
         loss, update, _ = optimizer.minimize(
             lambda x, y: tf.reduce_mean(tf.square(net.get_output_for(x) - y)), inputs, ["/cpu:0"]
         )
@@ -95,15 +96,15 @@ def rgb_step(dtype, module=layers, batches=None):
 def mri_step(dtype, module=layers, batches=None):
     """A training step of the MRI network, its post-operation included."""
     with layers_of(module):
-        model = Model(config_mri.POST_OP, dtype)
+        model = Model(MRI_DEFAULTS.post_op, dtype)
         if batches:
             inputs = next_of(batches)
         else:
             mask = tf.cast(constant(MRI) > 0.4, tf.bool)
             known = tf.cast(mask, tf.complex64) * tf.cast(constant(MRI), tf.complex64)
             inputs = [constant(MRI), constant(MRI), mask, known, constant(MRI)]
-        optimizer = tflib.Optimizer(1e-3, beta1=0.9, **config_mri.TRAIN.adam)
-        loss, update, _ = optimizer.minimize(model.losses[config_mri.TRAIN.loss], inputs, ["/cpu:0"])
+        optimizer = tflib.Optimizer(1e-3, 0.9, MRI_DEFAULTS.beta2, MRI_DEFAULTS.epsilon)
+        loss, update, _ = optimizer.minimize(model.losses[MRI_DEFAULTS.loss], inputs, ["/cpu:0"])
     return [loss.op, update]
 
 
@@ -136,7 +137,7 @@ def next_of(batches):
 def photo_batches(path, noise):
     """Minibatches of the program, as `train` makes them."""
     data = dataset.TrainingData(path, RGB[-1], seed=0)
-    return dataset.minibatches(data, corruption.create(noise, **config.NOISE[noise]), True, RGB[0], 0, 10**6)
+    return dataset.minibatches(data, corruption.create(noise), True, RGB[0], 0, 10**6)
 
 
 def slice_batches():
@@ -144,7 +145,7 @@ def slice_batches():
     slices = np.random.default_rng(0).integers(256, size=[64, 256, 256], dtype=np.uint8)
     spectra = [kspace.fft2c(x[:255, :255] / np.float32(255) - np.float32(0.5)) for x in slices]
     data = dataset_mri.MriData(slices, np.array(spectra, np.complex64))
-    settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(MRI_DEFAULTS.p_at_edge))
     return dataset_mri.minibatches(data, settings, 0, MRI[0], 0, 10**6)
 
 

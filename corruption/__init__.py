@@ -1,5 +1,15 @@
 """How images are corrupted: noise models, and the losses that suit them."""
 
-from .noise_models import CORRUPTIONS, LOSSES, Corruption, Recorded, create, generator, loss_function
+from .losses import LOSSES, loss_function
+from .noise_models import NOISE_MODELS, RecordedNoise, all_settings, chosen_settings, create, generator
 
-__all__ = ["CORRUPTIONS", "LOSSES", "Corruption", "Recorded", "create", "generator", "loss_function"]
+__all__ = [
+    "LOSSES",
+    "NOISE_MODELS",
+    "RecordedNoise",
+    "all_settings",
+    "chosen_settings",
+    "create",
+    "generator",
+    "loss_function",
+]

@@ -1,140 +1,67 @@
-"""Corruptions of photographs: each a small class with a form for training and one for validation.
+"""Noise models: how images are corrupted, in training and in validation.
 
-Images are float [3, H, W] in [-0.5, 0.5]. Corrupted ones are neither clipped nor quantised: clipping would bias their
-mean, and the mean is what squared error makes a network learn from corrupted targets. A corruption that spares the
-median or the mode instead brings the loss that finds it (Lehtinen et al. 2018, sections 2 and 3). `Camera` is the
-exception: it clips and quantises as cameras do, and docs/corruptions.md says by how much that moves the mean.
+Corrupted images are neither clipped nor quantised, unless the model says so: clipping would bias their mean, and the
+mean is what squared error makes a network learn from corrupted targets. A noise model that keeps the median or the mode
+instead names the loss that finds it.
 
-Training draws the strength anew for every image; validation uses one strength.
+To add a noise model, write a subclass of `NoiseModel` with its equation, its strengths and `corrupt`, and list it in
+NOISE_MODELS. Its strengths become options of `train` and `validate` by themselves.
 """
+
+import dataclasses
+import os
 
 import numpy as np
 
 import dnnlib
+from dnnlib.options import finite_number, path, positive_int
+from dnnlib.settings import Setting, option_of
 from imaging.images import to_float, to_uint8
 
 from . import camera
+from .noise_model import ALL_PIXELS, POSITIVE, PROBABILITY, NoiseModel, Strength
 from .poisson import poisson_counts
-
-# What a network learns from corrupted targets is the point that minimises the mean loss to all of them. Each loss is a
-# function of the error and of the part of the run that is over, in 0..1, elementwise.
-LOSSES = {
-    "l2": lambda error, progress: error * error,  # The mean.
-    "l1": lambda error, progress: abs(error),  # The median.
-    # The mode: (|error| + 1e-8)^gamma counts, as gamma falls from 2 to 0, the targets that are not met exactly.
-    "annealed": lambda error, progress: (abs(error) + 1e-8) ** (2 * (1 - progress)),
-}
-
-_ALL = np.ones([1, 1, 1], np.float32)  # The weight of pixels that count alike.
-
-_VALID = {  # name of a strength: (whether a value makes sense, the same in words). Other strengths are 0 or more.
-    "lambda": (lambda value: 0 < value < np.inf, "a number above 0"),
-    "p": (lambda value: 0 <= value < 1, "a probability from 0 to below 1"),
-    "log_shot": (lambda value: -8 <= value <= 0, "a number from -8 to 0"),
-}
-_NOT_NEGATIVE = (lambda value: 0 <= value < np.inf, "a number from 0 up")
+from .text_overlay import TextOverlay
 
 
-class Corruption:
-    """What the corruptions have in common: strengths drawn uniformly in training, fixed in validation."""
+class GaussianNoise(NoiseModel):
+    """Additive white Gaussian noise: y = x + n, n ~ N(0, sigma^2)."""
 
-    loss = "l2"  # The name of the loss that suits it.
-
-    def __init__(self, **strengths):
-        """strengths: {name: ((lowest, highest) in training, the one in validation)}.
-
-        UserError that names the setting, if a strength makes no sense.
-        """
-        self.train = {name: train for name, (train, _) in strengths.items()}
-        self.validation = {name: validation for name, (_, validation) in strengths.items()}
-        for name, (train, validation) in strengths.items():
-            if np.shape(train) != (2,) or not train[0] <= train[1]:
-                raise _bad_strength("train", name, train, "a pair (lowest, highest)")
-            is_valid, words = _VALID.get(name, _NOT_NEGATIVE)
-            if not all(map(is_valid, train)):
-                raise _bad_strength("train", name, train, f"a pair of which each is {words}")
-            if not is_valid(validation):
-                raise _bad_strength("validation", name, validation, words)
-
-    def for_training(self, x, seed):
-        """Tensor [3, H, W], of 256 levels, and a seed [2] -> (its corruption at a random strength, weights of pixels).
-
-        The weights, [1, H, W] or [1, 1, 1], are 0 for pixels that say nothing of the image and that are known to the
-        corruption: where it is a target, the loss is to leave them out. All others are 1. The variates are NumPy's,
-        which cost a third of TensorFlow's or less.
-        """
-        from dnnlib.tflib import tf
-
-        def call(x, seed):
-            rng = np.random.default_rng(seed)
-            return self.sample(x, rng, *(rng.uniform(low, high) for low, high in self.train.values()))
-
-        y, weight = tf.numpy_function(call, [x, seed], [tf.float32, tf.float32], stateful=False)
-        return tf.ensure_shape(y, x.shape), tf.ensure_shape(weight, [1, None, None])
-
-    def pair_for_training(self, shots, seeds):
-        """Corrupt a crop twice for training, independently, strengths included.
-
-        shots: tensors [3, H, W] of 256 levels, one crop or two shots of a scene; seeds: tensor [2, 2], a seed for the
-        input and one for the target. Returns (input, target, weights of the target's pixels, clean crop).
-        """
-        noisy, _ = self.for_training(shots[0], seeds[0])
-        return (noisy, *self.for_training(shots[-1], seeds[1]), shots[0])
-
-    def reference(self, x):
-        """Array [3, H, W] -> the clean image that its corruptions of `for_validation` are compared with."""
-        return x
-
-    def for_validation(self, x, rng):
-        """Array [3, H, W] and a NumPy generator -> its corruption at the validation strength."""
-        return self.corrupt(x, rng, *self.validation.values())
-
-    def corrupt(self, x, rng, *strengths):
-        """Array [3, H, W] and a NumPy generator -> its corruption at the given strengths, in the order of `train`."""
-        raise NotImplementedError
-
-    def sample(self, x, rng, *strengths):
-        """What training takes for `corrupt`: the same in float32, and the weights of its pixels."""
-        return self.corrupt(x, rng, *strengths), _ALL
-
-
-class Gaussian(Corruption):
-    """Additive white Gaussian noise: y = x + n, n ~ N(0, sigma^2), sigma given on the scale of 0..255."""
-
-    def __init__(self, train_sigma, validation_sigma):
-        super().__init__(sigma=(train_sigma, validation_sigma))
+    strengths = (Strength("sigma", (0.0, 50.0), 25.0, "Standard deviation of Gaussian noise on the scale of 0..255"),)
 
     def corrupt(self, x, rng, sigma):
         return x + rng.standard_normal(x.shape) * (sigma / 255)
 
     def sample(self, x, rng, sigma):
-        return x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(sigma / 255), _ALL
+        return x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(sigma / 255), ALL_PIXELS
 
 
-class Poisson(Corruption):
-    """Shot noise: y = Poisson(lambda (x + 0.5)) / lambda - 0.5, lambda the mean count of photons in white."""
+_LAMBDA_HELP = "Mean number of photons in a white pixel of Poisson noise"
 
-    def __init__(self, train_lambda, validation_lambda):
-        super().__init__(**{"lambda": (train_lambda, validation_lambda)})
+
+class PoissonNoise(NoiseModel):
+    """Shot noise: y = Poisson(lambda (x + 0.5)) / lambda - 0.5."""
+
+    strengths = (Strength("lambda", (0.001, 50.0), 30.0, _LAMBDA_HELP, POSITIVE),)
 
     def corrupt(self, x, rng, lam):
         return rng.poisson(lam * (x + 0.5)) / lam - 0.5
 
     def sample(self, x, rng, lam):
-        return poisson_counts(to_uint8(x), lam, rng) * np.float32(1 / lam) - np.float32(0.5), _ALL
+        return poisson_counts(to_uint8(x), lam, rng) * np.float32(1 / lam) - np.float32(0.5), ALL_PIXELS
 
 
-class PoissonGaussian(Corruption):
-    """Camera noise: y = Poisson(lambda (x + 0.5)) / lambda - 0.5 + n, n ~ N(0, sigma^2).
+class PoissonGaussianNoise(NoiseModel):
+    """Shot noise and read noise: y = Poisson(lambda (x + 0.5)) / lambda - 0.5 + n, n ~ N(0, sigma^2).
 
-    lambda: mean count of photons in white, that is, 1 / lambda the gain from photons to the image; sigma: the standard
-    deviation of the noise of reading out, on the scale of 0..255.
+    1 / lambda is the gain from photons to the image.
     """
 
-    def __init__(self, train_lambda, validation_lambda, train_sigma, validation_sigma):
-        super().__init__(**{"lambda": (train_lambda, validation_lambda)}, sigma=(train_sigma, validation_sigma))
-        self._shot = Poisson(train_lambda, validation_lambda)
-        self._read = Gaussian(train_sigma, validation_sigma)
+    strengths = (
+        Strength("lambda", (1.0, 100.0), 30.0, _LAMBDA_HELP, POSITIVE),
+        Strength("sigma", (0.0, 25.0), 10.0, GaussianNoise.strengths[0].help),
+    )
+    _shot, _read = PoissonNoise(), GaussianNoise()
 
     def corrupt(self, x, rng, lam, sigma):
         return self._read.corrupt(self._shot.corrupt(x, rng, lam), rng, sigma)
@@ -143,16 +70,15 @@ class PoissonGaussian(Corruption):
         return self._read.sample(self._shot.sample(x, rng, lam)[0], rng, sigma)
 
 
-class Bernoulli(Corruption):
+class BernoulliNoise(NoiseModel):
     """Missing pixels: y = m (x + 0.5) - 0.5, m of a pixel (all channels) 0 with probability p, else 1.
 
-    A missing pixel is black, as image files have it: zero on the scale of 0..255. (Zero within the network, mid-grey,
-    could not be written to a file of bytes.) A pixel that is black may as well be there, so m cannot be told from y:
-    training gets it as the weight of the squared error, m (f - y)^2, lest missing pixels darken what is learnt.
+    A missing pixel is black, as image files have it. A pixel that is black may as well be there, so that m cannot be
+    told from y: training gets it as the weight of the squared error, m (f - y)^2. Without the weight missing pixels
+    would darken what is learnt.
     """
 
-    def __init__(self, train_p, validation_p):
-        super().__init__(p=(train_p, validation_p))
+    strengths = (Strength("p", (0.0, 0.95), 0.5, "Probability that a pixel is missing", PROBABILITY),)
 
     def corrupt(self, x, rng, p):
         return self.sample(x, rng, p)[0]
@@ -162,58 +88,79 @@ class Bernoulli(Corruption):
         return np.where(there, x, np.float32(-0.5)), there.astype(np.float32)
 
 
-class Impulse(Corruption):
+class ImpulseNoise(NoiseModel):
     """Random-valued impulses: y = c with probability p for each pixel, else x; c a colour uniform in [-0.5, 0.5]^3.
 
-    Neither mean nor median of many such targets is x, but their mode is: the annealed loss.
+    Neither the mean nor the median of many such targets is x, but their mode is: the annealed loss.
     """
 
+    strengths = (Strength("p", (0.0, 0.95), 0.7, "Probability that a pixel is replaced", PROBABILITY),)
     loss = "annealed"
-
-    def __init__(self, train_p, validation_p):
-        super().__init__(p=(train_p, validation_p))
 
     def corrupt(self, x, rng, p):
         hit = rng.random([1, *x.shape[1:]], dtype=np.float32) < p
         return np.where(hit, rng.random(x.shape, dtype=np.float32) - 0.5, x)
 
 
-class Text(Corruption):
-    """Random text over the image until about the part p of the pixels is covered; see `text_overlay`.
+class TextNoise(NoiseModel):
+    """Random text over the image until about the fraction p of the pixels is covered; see text_overlay.py.
 
     With p below 0.5 the median of many such targets is x: absolute error.
     """
 
+    strengths = (Strength("p", (0.0, 0.5), 0.25, "Fraction of the pixels under text", PROBABILITY),)
+    more_settings = (
+        Setting("font_size", (8, 40), "Smallest and largest size of text in pixels.", positive_int, nargs=2,
+                metavar=("LOW", "HIGH")),
+        Setting("font_dir", None, "Folder of .ttf and .otf files for text; without it, Pillow's own font.",
+                path, metavar="DIR"),
+    )  # fmt: skip
     loss = "l1"
 
-    def __init__(self, train_p, validation_p, font_size, font_dir):
-        """font_size: (smallest, largest) in pixels; font_dir: folder of .ttf and .otf files, None for Pillow's font."""
-        from .text_overlay import TextOverlay
-
-        super().__init__(p=(train_p, validation_p))
-        self._overlay = TextOverlay(font_size, font_dir)
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self._overlay = TextOverlay(self.values["font_size"], self.values["font_dir"])
 
     def corrupt(self, x, rng, p):
         return self._overlay.write(x, p, rng)
 
 
-class Camera(Corruption):
-    """Photographs as a digital camera takes them: y = P(m + n), n ~ N(0, shot m + read); see `camera`.
+def _camera_range(name, default, help_text, number=finite_number):
+    return Setting(f"camera_{name}", default, help_text, number, nargs=2, metavar=("LOW", "HIGH"))
+
+
+class CameraNoise(NoiseModel):
+    """Photographs as a digital camera takes them: y = P(m + n), n ~ N(0, shot m + read); see camera.py.
 
     m is what the sensor would measure without noise, P is the camera's processing up to the JPEG file, and log_shot is
     log10 of shot. In training every crop is taken by another random camera. The input and the target are two shots that
     differ in noise alone, and the clean image is P(m) without JPEG. Validation uses one camera, `camera.Camera()`.
     """
 
-    def __init__(self, train_log_shot, validation_log_shot, **ranges):
-        """ranges: (lowest, highest) of the settings of random cameras, see `camera.draw`."""
-        super().__init__(log_shot=(train_log_shot, validation_log_shot))
-        for name, value in ranges.items():
-            low, high = camera.LIMITS[name]
+    strengths = (
+        Strength(
+            "log_shot", (-4.0, -2.0), -3.0, "log10 of the variance of a camera's shot noise where the sensor is full",
+            (lambda value: -8 <= value <= 0, "a number from -8 to 0"),
+        ),
+    )  # fmt: skip
+    more_settings = (
+        _camera_range("luma_blur", (0.0, 1.2), "Blur of the noise's brightness by a camera, sigma in pixels: range."),
+        _camera_range("chroma_blur", (1.0, 6.0), "Blur of the noise's colour by a camera, sigma in pixels: range."),
+        _camera_range("enlargement", (1.0, 2.0), "Enlargement of the scene on a camera's sensor: range."),
+        _camera_range("scale", (0.7, 1.0), "Side of a camera's image divided by the side of its sensor: range."),
+        _camera_range("quality", (65, 100), "JPEG quality of a camera: range.", positive_int),
+    )
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.ranges = {}  # Ranges of the settings of random cameras.
+        for name, (low, high) in camera.LIMITS.items():
+            value = self.ranges[name] = self.values[f"camera_{name}"]
             if np.shape(value) != (2,) or not low <= value[0] <= value[1] <= high:
-                words = f"a pair (lowest, highest) of numbers from {low} to {high}"
-                raise dnnlib.UserError(f"NOISE in config.py: {name} = {value} is not {words}")
-        self._ranges = ranges
+                shown = " ".join(map(str, np.ravel(value)))
+                raise dnnlib.UserError(
+                    f"--camera-{name.replace('_', '-')} {shown}: has to be LOW HIGH, from {low} to {high}"
+                )
 
     def corrupt(self, x, rng, log_shot):
         return to_float(camera.render(camera.Camera(), to_uint8(x), log_shot, [rng])[1])
@@ -222,60 +169,80 @@ class Camera(Corruption):
         return to_float(camera.render(camera.Camera(), to_uint8(x), 0, [])[0])
 
     def sample(self, x, rng, log_shot):
-        _, shot = camera.render(camera.draw(rng, **self._ranges), to_uint8(x), log_shot, [rng])
-        return to_float(shot), _ALL
+        _, shot = camera.render(camera.draw(rng, **self.ranges), to_uint8(x), log_shot, [rng])
+        return to_float(shot), ALL_PIXELS
 
     def pair_for_training(self, shots, seeds):
         from dnnlib.tflib import tf
 
         def call(x, seeds):
             rngs = [np.random.default_rng(seed) for seed in seeds]
-            log_shot = rngs[0].uniform(*self.train["log_shot"])
-            taken = camera.render(camera.draw(rngs[0], **self._ranges), to_uint8(x), log_shot, rngs)
+            (log_shot,) = self.draw_strengths(rngs[0])
+            taken = camera.render(camera.draw(rngs[0], **self.ranges), to_uint8(x), log_shot, rngs)
             return [to_float(image) for image in taken]
 
         taken = tf.numpy_function(call, [shots[0], seeds], [tf.float32] * 3, stateful=False)
         clean, noisy, target = (tf.ensure_shape(image, shots[0].shape) for image in taken)
-        return noisy, target, tf.constant(_ALL), clean
+        return noisy, target, tf.constant(ALL_PIXELS), clean
 
 
-class Recorded(Corruption):
-    """Nothing is added: images come with noise of their own, and training with two shots of each scene."""
+class RecordedNoise(NoiseModel):
+    """Noise that the images have already. Nothing is added; training takes two shots of each scene."""
 
     def corrupt(self, x, rng):
         return x
 
 
-def _bad_strength(phase, name, value, words):
-    return dnnlib.UserError(f"NOISE in config.py: {phase}_{name} = {value} is not {words}")
-
-
-CORRUPTIONS = {
-    "gaussian": Gaussian,
-    "poisson": Poisson,
-    "poisson-gaussian": PoissonGaussian,
-    "bernoulli": Bernoulli,
-    "text": Text,
-    "impulse": Impulse,
-    "camera": Camera,
-    "none": Recorded,
+NOISE_MODELS = {
+    "gaussian": GaussianNoise,
+    "poisson": PoissonNoise,
+    "poisson-gaussian": PoissonGaussianNoise,
+    "bernoulli": BernoulliNoise,
+    "text": TextNoise,
+    "impulse": ImpulseNoise,
+    "camera": CameraNoise,
+    "none": RecordedNoise,
 }
 
 
 def create(name, **settings):
-    """The corruption `name` with its settings. UserError for an unknown name."""
-    if name not in CORRUPTIONS:
-        raise dnnlib.UserError(f"noise '{name}' is not known; there are {', '.join(CORRUPTIONS)}")
-    return CORRUPTIONS[name](**settings)
+    """The noise model `name` with its settings. UserError for an unknown name or a strength that makes no sense."""
+    if name not in NOISE_MODELS:
+        raise dnnlib.UserError(f"noise '{name}' is not known; there are {', '.join(NOISE_MODELS)}")
+    return NOISE_MODELS[name](**settings)
 
 
-def loss_function(name):
-    """The loss `name` as a function of error and progress, see LOSSES. UserError for an unknown name."""
-    if name not in LOSSES:
-        raise dnnlib.UserError(f"loss '{name}' is not known; there are {', '.join(LOSSES)}")
-    return LOSSES[name]
+def all_settings():
+    """Settings of all noise models, one for each name, whose help tells the defaults. Their default here is None."""
+    declared = {}
+    for noise, model in NOISE_MODELS.items():
+        for setting in model.settings():
+            declared.setdefault(setting.name, []).append((noise, setting))
+    return [_merged(uses) for uses in declared.values()]
+
+
+def _merged(uses):
+    """One setting for those that several noise models declare under the same name. uses: [(noise, Setting), ...]."""
+    texts = list(dict.fromkeys(setting.help for _, setting in uses))
+    defaults = "; ".join(f"{noise} {_words(setting.default)}" for noise, setting in uses if setting.default is not None)
+    ends = f" Default: {defaults}." if defaults else ""
+    return dataclasses.replace(uses[0][1], default=None, help=" ".join(texts) + ends)
+
+
+def _words(value):
+    return " ".join(f"{v:g}" for v in np.ravel(value))
+
+
+def chosen_settings(noise, given):
+    """Settings of a noise model from {name: value} of all that were given. UserError for one of another model's."""
+    own = [setting.name for setting in NOISE_MODELS[noise].settings()]
+    others = {setting.name for setting in all_settings()} - set(own)
+    if wrong := sorted(others & given.keys()):
+        has = f"its options are {', '.join(map(option_of, own))}" if own else "it has no strengths"
+        raise dnnlib.UserError(f"{option_of(wrong[0])}: does not go with --noise {noise}; {has}")
+    return {name: given[name] for name in own if name in given}
 
 
 def generator(seed, name):
-    """NumPy generator for the validation image `name`: its noise depends on nothing but the two."""
-    return np.random.default_rng([seed, *name.encode(errors="surrogateescape")])
+    """NumPy generator for the validation image `name`: its noise depends on the seed and the name only."""
+    return np.random.default_rng([seed, *os.fsencode(name)])

@@ -1,71 +1,61 @@
-"""What the command lines of all programs have in common: a parser that helps with typing errors, types of options.
+"""Types of options, and a parser for scripts.
 
 A type takes the text of an option and returns its value, or raises an error that says what the text should be.
 """
 
 import argparse
 import difflib
-import itertools
 import math
 import os
 import re
-import sys
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser with help for typing errors and for paths.
+    """argparse's parser for scripts with few options.
 
-    Errors suggest what a misspelt command, option or choice may have meant. In the values of options whose metavar has
-    FILE, DIR or PATH in it, `~` stands for the home folder: the shell does not expand it in `--out=~/x.png`.
+    It suggests what a misspelt option may have meant. The value of an option whose metavar has FILE, DIR or PATH in it
+    is a path, see `path`.
     """
 
     def __init__(self, *args, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs):
-        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+        self.names = []
+        super().__init__(*args, formatter_class=formatter_class, allow_abbrev=False, **kwargs)
+
+    def add_argument(self, *names, **kwargs):
+        self.names += names
+        if re.search("FILE|DIR|PATH", str(kwargs.get("metavar"))):
+            kwargs.setdefault("type", path)
+        return super().add_argument(*names, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
-        words = sys.argv[1:] if args is None else list(args)
-        parsers = self._named_in(words)
-        self._check_options(words, parsers)
-        args, unknown = self.parse_known_args(words, namespace)
+        args, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            parsers[-1].error(f"unrecognized arguments: {' '.join(unknown)}")
+            meant = closest(unknown[0].partition("=")[0], self.names)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {meant}?" if meant else ""))
         return args
 
-    def _named_in(self, words):
-        """The parsers of the subcommands among `words`, or this one."""
-        commands = self._subparsers._group_actions[0].choices if self._subparsers else {}
-        return [commands[word] for word in words if word in commands] or [self]
 
-    def _check_options(self, words, parsers):
-        """Refuses an unknown option before argparse finds that another one is missing."""
-        if self._subparsers and parsers == [self]:
-            return  # argparse refuses the subcommand.
-        known = [name for parser in (self, *parsers) for name in parser._option_string_actions]
-        for word in itertools.takewhile(lambda word: word != "--", words):
-            name = word.partition("=")[0]
-            if word.startswith("--") and not any(option.startswith(name) for option in known):
-                meant = _closest(name, known)
-                parsers[-1].error(f"there is no option {name}" + (f"; did you mean {meant}?" if meant else ""))
-
-    def _get_value(self, action, text):
-        value = super()._get_value(action, text)
-        is_path = isinstance(value, str) and re.search("FILE|DIR|PATH", str(action.metavar))
-        return os.path.expanduser(value) if is_path else value
-
-    def _check_value(self, action, value):
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            meant = _closest(value, action.choices)
-            if not meant:
-                raise
-            if isinstance(action, argparse._SubParsersAction):
-                action.choices[meant].error(f"there is no command '{value}'; did you mean '{meant}'?")
-            raise argparse.ArgumentError(action, f"{error.message}; did you mean '{meant}'?") from None
+def closest(word, known):
+    """The one of the known words that `word` resembles most, or None."""
+    return next(iter(difflib.get_close_matches(word, known, 1)), None)
 
 
-def _closest(word, known):
-    return next(iter(difflib.get_close_matches(str(word), known, 1)), None)
+def path(text):
+    """A path, where `~` stands for the home folder: shells do not expand it in `--out=~/x.png`."""
+    return os.path.expanduser(text)
+
+
+def choice(values):
+    """Type of an option that takes one of `values`."""
+
+    def parse(text):
+        if text not in values:
+            meant = closest(text, values)
+            hint = f"did you mean '{meant}'?" if meant else f"choose from {', '.join(values)}"
+            raise argparse.ArgumentTypeError(f"invalid choice: '{text}'; {hint}")
+        return text
+
+    return parse
 
 
 def name_part(text):
@@ -94,6 +84,11 @@ def flag(text):
 def positive_int(text):
     """A whole number from 1."""
     return _number(text, int, lambda n: n >= 1, "a whole number from 1")
+
+
+def multiple_of(n):
+    """Type of a whole number that is a positive multiple of `n`."""
+    return lambda text: _number(text, int, lambda value: value > 0 and value % n == 0, f"a positive multiple of {n}")
 
 
 def nonnegative_int(text):

@@ -17,14 +17,14 @@ from network import load_autoencoder
 def compare(image, out, networks, size, seed, num_gpus, precision):
     """Writes a picture with a row for each network: the centre of an image corrupted, restored and clean.
 
-    networks: (noise, its settings, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
+    networks: (noise model, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
     """
     images.check_writable(out)
     tflib.pick_devices(num_gpus)
     dtype = tflib.pick_dtype(precision)
     original, rows = images.to_float(sheets.centre(rgb_files.read_rgb(image), size)), []
-    for name, settings, snapshot in networks:
-        noise = corruption.create(name, **settings)
+    for name, snapshot in networks:
+        noise = corruption.create(name)
         x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))
         with tf.Graph().as_default(), tflib.create_session():
             y = denoise(load_autoencoder(snapshot, dtype), x)

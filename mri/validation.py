@@ -26,10 +26,10 @@ def save_examples(ctx, model, data, settings, seed):
         images.save_uint8(ctx.path(f"final{index:05d}.png"), result.picture())
 
 
-def validate(submit_config, network_snapshot, data_dir, valid_set, corruption, post_op, precision, seed):
+def validate(submit_config, network_snapshot, data_dir, valid_set, p_at_edge, post_op, precision, seed):
     """Measures a network on a validation set; writes psnr.txt and pictures. Returns the mean clamped PSNR in dB."""
     data = dataset_mri.load(os.path.join(data_dir, valid_set))
-    settings = dataset_mri.Settings(dataset_mri.Undersampling(**corruption))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(p_at_edge))
     with tf.Graph().as_default(), tflib.create_session() as session:
         tflib.pick_devices(submit_config.num_gpus)
         model = Model(post_op, tflib.pick_dtype(precision))

@@ -37,8 +37,8 @@ def main():
 def photograph(noise, name, top, left):
     """Return a row of the picture: a part of a photograph that is corrupted and restored as a whole."""
     clean = rgb_files.read_rgb(os.path.join(config.validation_folder("kodak"), name))
-    rng = corruption.generator(config.VALIDATE.seed, name)
-    x = corruption.create(noise, **config.NOISE[noise]).for_validation(images.to_float(clean), rng)
+    rng = corruption.generator(config.PROGRAM.defaults("validate").seed, name)
+    x = corruption.create(noise).for_validation(images.to_float(clean), rng)
     with tf.Graph().as_default(), tflib.create_session():
         y = tiling.denoise(network.load_autoencoder(config.NETWORK.format(noise=noise)), x)
     part = slice(None), slice(top, top + SIZE), slice(left, left + SIZE)
@@ -47,11 +47,12 @@ def photograph(noise, name, top, left):
 
 def mri_slice():
     """Return a row of the picture: the centre of an MRI slice."""
-    data = dataset_mri.load(os.path.join(config_mri.DATA.data_dir, config_mri.DATA.valid_set))
-    settings = dataset_mri.Settings(dataset_mri.Undersampling(**config_mri.CORRUPTION))
-    element = dataset_mri.validation_element(data, settings, config_mri.SEED, SLICE)
+    defaults = config_mri.PROGRAM.defaults("validate")
+    data = dataset_mri.load(os.path.join(defaults.data_dir, defaults.valid_set))
+    settings = dataset_mri.Settings(dataset_mri.Undersampling(defaults.p_at_edge))
+    element = dataset_mri.validation_element(data, settings, defaults.seed, SLICE)
     with tf.Graph().as_default(), tflib.create_session() as session:
-        model = Model(config_mri.POST_OP)
+        model = Model(defaults.post_op)
         session.run(tf.global_variables_initializer())
         model.load(config_mri.NETWORK)
         (result,) = model.run([element])

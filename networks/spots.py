@@ -56,7 +56,8 @@ def print_table(snapshot, paths):
 def shift_of(net, path, sigma, blur):
     """Return the shift of the worst block of one photograph with blurred noise."""
     clean = images.to_float(rgb_files.read_rgb(path))
-    noise = corruption.generator(config.VALIDATE.seed, os.path.basename(path)).standard_normal(clean.shape)
+    seed = config.PROGRAM.defaults("validate").seed
+    noise = corruption.generator(seed, os.path.basename(path)).standard_normal(clean.shape)
     noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise
     noisy = clean + (noise * (sigma / 255 / noise.std())).astype(clean.dtype)
     return metrics.block_shift(clean, noisy, tiling.denoise(net, noisy))

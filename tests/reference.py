@@ -49,7 +49,7 @@ def orthogonalized(matrix):
 
 
 def first_batches(path, noise, settings):
-    """Return (noisy, target, weight) of every minibatch of a run with these `settings` (as in config.TRAIN)."""
+    """Return (noisy, target, weight) of every minibatch of a run with these `settings` (those of `config.py train`)."""
     with tf.Graph().as_default(), tflib.create_session() as session:
         data = dataset.TrainingData(path, settings.crop_size, settings.seed, turned=settings.turn)
         count = settings.iteration_count

@@ -1,6 +1,5 @@
 """The command lines: instant help, every setting printed, usage errors with status 2."""
 
-import contextlib
 import glob
 import os
 import pkgutil
@@ -15,7 +14,8 @@ from conftest import ROOT
 import config
 import config_mri
 import dnnlib
-from dnnlib import command_line, options, submission
+from dnnlib import launch, options, submission
+from dnnlib.settings import Setting
 
 
 @pytest.mark.parametrize("script", ["config.py", "config_mri.py", "dataset_tool_tf.py", "dataset_tool_mri.py"])
@@ -31,9 +31,9 @@ def settings_of(monkeypatch):
 
     def settings_of(module, *words):
         submitted = []
-        monkeypatch.setattr(command_line, "check_exist", lambda needs: None)
-        monkeypatch.setattr(command_line, "submit_run", lambda *args, **kwargs: submitted.extend([args[0], kwargs]))
-        monkeypatch.setattr(command_line, "rehearse", lambda *args, **kwargs: None)
+        monkeypatch.setattr(launch, "check_exist", lambda needs: None)
+        monkeypatch.setattr(launch, "submit_run", lambda *args, **kwargs: submitted.extend([args[0], kwargs]))
+        monkeypatch.setattr(launch, "rehearse", lambda *args, **kwargs: None)
         monkeypatch.setattr(pkgutil, "resolve_name", lambda name: lambda **kwargs: submitted.append(kwargs))
         module.main([str(word) for word in words])
         lines = [line for settings in submitted for line in submission.format_settings(settings)]
@@ -56,7 +56,7 @@ def test_defaults_are_the_published_ones(settings_of):
         "learning_rate": "0.0003",
         "noise": "'gaussian'",
         "noise2noise": "True",
-        "adam.beta2": "0.99",
+        "beta2": "0.99",
         "noise_settings.train_sigma": "(0.0, 50.0)",
         "validation_dir": "'datasets/kodak'",
     }
@@ -95,10 +95,10 @@ def test_the_loss_is_the_noise_s_own_unless_given(settings_of, words, loss):
 def test_mri_options(settings_of):
     settings = settings_of(config_mri, "--num-epochs", 2, "--corrupt-targets=false", "--p-at-edge", 0.05)
     assert settings["run_desc"] == "'mri-ixi_s-n2c_-ep2-lr0.001000-Cbs0.050000-At64-Pfspec-1gpu-L'"
-    assert settings["corruption.p_at_edge"] == "0.05"
+    assert settings["p_at_edge"] == "0.05"
     published = settings_of(config_mri)
     assert published["run_desc"] == "'mri-ixi_s-n2n_-ep300-lr0.001000-Cbs0.025000-At64-Pfspec-1gpu-L'"
-    assert published["schedule_settings.beta1_rampdown"] == "0.5"
+    assert published["beta1_rampdown"] == "0.5"
 
 
 @pytest.mark.parametrize("folder", ["BSDS300/images/test", "BSDS300-images/BSDS300/images/test", "bsd300"])
@@ -120,51 +120,61 @@ def test_commands_in_the_documentation_are_accepted(settings_of):
     assert count > 10
 
 
-def parser_of(script):
-    """The parser that a script makes."""
-    parsers = []
-
-    def keep(self, *args):
-        parsers.append(self)
-        raise SystemExit
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
-        patch.syspath_prepend(os.path.dirname(os.path.join(ROOT, script)))
-        patch.setattr(options.ArgumentParser, "parse_args", keep)
-        patch.setattr(options.ArgumentParser, "parse_known_args", keep)
-        runpy.run_path(os.path.join(ROOT, script), run_name="__main__")
-    return parsers[0]
-
-
-def actions_of(parser):
-    for action in parser._actions:
-        if action.dest == "command":
-            for command in action.choices.values():
-                yield from ((command, one) for one in command._actions)
-        yield parser, action
-
-
 FILES = [path for part in ("", "benchmarks/", "networks/") for path in glob.glob(f"{ROOT}/{part}*.py")]
 SCRIPTS = [os.path.relpath(path, ROOT) for path in FILES if '\nif __name__ == "__main__"' in open(path).read()]
-# The other options without a type.
-NO_PATHS = {"desc", "name", "workers", "worker", "valid_subjects", "base_url"}
-NO_PATHS |= {"names", "noises", "length", "tags", "labels", "only"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_script_has_help_and_expands_the_home_folder(script, monkeypatch):
+def test_every_script_has_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.syspath_prepend(os.path.dirname(os.path.join(ROOT, script)))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(os.path.join(ROOT, script), run_name="__main__")
+    assert not end.value.code and capsys.readouterr().out.startswith("usage: ")
+
+
+def test_paths_expand_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
-    parser = parser_of(script)
-    assert parser.format_help().startswith("usage: ")
-    for of, action in actions_of(parser):
-        if action.type is None and action.choices is None and action.nargs != 0 and action.dest not in NO_PATHS:
-            assert of._get_value(action, "~/x") == "/home/someone/x", action.option_strings
+    for program in (config.PROGRAM, config_mri.PROGRAM):
+        for setting in (setting for command in program.commands.values() for setting in command.settings):
+            if re.search("FILE|DIR|PATH", str(setting.metavar)) and setting.name != "networks":
+                assert setting.type("~/x") == "/home/someone/x", setting.name
+    parser = options.ArgumentParser()
+    parser.add_argument("--out", metavar="FILE")
+    assert parser.parse_args(["--out=~/x"]).out == "/home/someone/x"
+
+
+def test_presets_hold_settings_only():
+    for preset in config.PRESETS.values():
+        assert preset.keys() <= config.PROGRAM.defaults("train").keys()
+
+
+def test_strengths_are_settings(settings_of):
+    words = ["--noise", "poisson-gaussian", "--train-sigma", 0, 55, "--lambda", 7]
+    for command in (["train"], ["validate", "--network-snapshot", "a.pickle"]):
+        settings = settings_of(config, *command, *words)
+        assert settings["noise_settings.train_sigma"] == "[0.0, 55.0]" and settings["noise_settings.lambda"] == "7.0"
+        assert settings["noise_settings.train_lambda"] == "(1.0, 100.0)" and "train_sigma" not in settings
+
+
+def test_a_setting_is_declared_once(monkeypatch, capsys):
+    """A new setting has an option, a line in the help and an argument of its function, by its declaration alone."""
+    group = config.PROGRAM.commands["export"].groups["network"]
+    monkeypatch.setitem(
+        config.PROGRAM.commands["export"].groups, "network", [*group, Setting("depth", 5, "Depth.", int)]
+    )
+    words = ["export", "--network-snapshot", "a", "--out", "b"]
+    assert config.PROGRAM.parse(words)[1].depth == 5 and config.PROGRAM.parse([*words, "--depth", "7"])[1].depth == 7
+    with pytest.raises(SystemExit):
+        config.main(["export", "--help"])
+    assert re.search(r"--depth DEPTH +Depth\. Default: 5\.", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     "words,message",
     [
         (["train", "--noise2noise=maybe"], "config.py train: error: argument --noise2noise: 'maybe' is neither true"),
+        (["train", "--crop-size", "100"], "argument --crop-size: '100' is not a positive multiple of 32"),
         (["train", "--iterations", "0"], "argument --iterations: '0' is not a whole number from 1"),
         (["train", "--loss", "l3"], "argument --loss: invalid choice: 'l3'"),
         (["train", "--noise", "gausian"], "did you mean 'gaussian'?"),
@@ -192,7 +202,11 @@ def test_usage_errors(monkeypatch, capsys, words, message):
     "module,words,message",
     [
         (config, [], "datasets/imagenet_val_raw.tfrecords: no such file or folder; dataset_tool_tf.py makes it"),
-        (config, ["train", "--crop-size", "100"], "--crop-size 100 is not a multiple of 32"),
+        (
+            config,
+            ["train", "--sigma=3", "--noise=text"],
+            "--sigma: does not go with --noise text; its options are --train-p, ",
+        ),
         (config, ["train", "--noise=none", "--noise2noise=false"], "--noise2noise=false takes clean targets"),
         (config, ["train", "--noise=none"], "--noise none: datasets/kodak has clean images; name a folder of "),
         (config, ["train", "--reference-dir=a"], "--reference-dir goes with --noise none only"),
@@ -203,7 +217,7 @@ def test_usage_errors(monkeypatch, capsys, words, message):
         ),
         (
             *(config, ["validate", "--dataset-dir", "kodac"]),
-            "kodac: no such file or folder; a folder of clean images is needed, or the name of a set: kodak, bsd300, ",
+            "kodac: no such file or folder; a folder of clean images, or the name of a set: kodak, bsd300, ",
         ),
         (config_mri, [], "datasets/ixi_train.pkl: no such file or folder; dataset_tool_mri.py makes it"),
     ],
@@ -240,6 +254,6 @@ def test_what_a_run_refuses_leaves_no_directory_and_is_found_by_a_dry_run(
     for message, words in mistakes.items():
         with pytest.raises(dnnlib.UserError, match=message):
             config.main([*words, "--dry-run"])
-        assert "validation_sigma = 25.0" in capsys.readouterr().out
+        assert "noise_settings.sigma = 25.0" in capsys.readouterr().out
     config.main([*train, "--load-network", snapshot, "--dry-run"])
     assert not glob.glob("results/*")

@@ -5,19 +5,18 @@ import pytest
 
 import corruption
 import dnnlib
-from config import NOISE
 from dataset import TrainingData, minibatches, turn
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from imaging import images, rgb_files
 from records import tfrecords
 
-GAUSSIAN = corruption.create("gaussian", **NOISE.gaussian)
+GAUSSIAN = corruption.create("gaussian")
 
 
 def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN):
     """Return the minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
-    data = TrainingData(path, crop_size, seed, pairs=isinstance(noise, corruption.Recorded))
+    data = TrainingData(path, crop_size, seed, pairs=isinstance(noise, corruption.RecordedNoise))
     with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
         batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
         iterator = tf.data.make_initializable_iterator(batches)
@@ -28,7 +27,7 @@ def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_si
 
 @pytest.mark.parametrize("name", ["gaussian", "text"])  # Drawn by TensorFlow, and by NumPy.
 def test_minibatches_are_pure(training_file, name):
-    noise = corruption.create(name, **NOISE[name])
+    noise = corruption.create(name)
     run, resumed = draw(training_file, 0, 6, noise=noise), draw(training_file, 4, 6, noise=noise)
     for a, b in zip(run[4:], resumed):
         for x, y in zip(a, b):
@@ -48,7 +47,7 @@ def test_input_and_target_are_independent(training_file):
 
 
 def test_noise2clean_targets_are_clean(training_file):
-    noise = corruption.create("bernoulli", **NOISE["bernoulli"])
+    noise = corruption.create("bernoulli")
     noisy, target, weight, clean = draw(training_file, 0, 1, noise2noise=False, noise=noise)[0]
     np.testing.assert_array_equal(target, clean)
     np.testing.assert_array_equal(weight, np.ones([3, 1, 1, 1]))  # All pixels of a clean target count.
@@ -56,7 +55,7 @@ def test_noise2clean_targets_are_clean(training_file):
 
 
 def test_weights_mask_the_target(training_file):
-    noise = corruption.create("bernoulli", train_p=(0.5, 0.5), validation_p=0.5)
+    noise = corruption.create("bernoulli", train_p=(0.5, 0.5))
     noisy, target, weight, _ = draw(training_file, 0, 1, noise=noise)[0]
     assert weight.shape == (3, 1, 32, 32)
     missing = np.broadcast_to(weight == 0, target.shape)
@@ -91,7 +90,7 @@ def test_small_images_are_enlarged(tmp_path, height, width):
     path = str(tmp_path / "small.tfrecords")
     board = np.indices([height, width]).sum(axis=0) // 5 % 2 * 255  # Bicubic filters overshoot at its edges.
     tfrecords.write_images(path, [np.stack([board] * 3).astype(np.uint8)])
-    noise = corruption.create("poisson", train_lambda=(5.0, 5.0), validation_lambda=30.0)
+    noise = corruption.create("poisson", train_lambda=(5.0, 5.0))
     (noisy, _, _, clean), *_ = draw(path, 0, 1, crop_size=64, noise=noise)
     assert clean.shape == (3, 3, 64, 64)
     assert clean.min() >= -0.5 and clean.max() <= 0.5 and np.isfinite(noisy).all()

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from conftest import write_set
-from runs import RUN_DIR, finish, points, train, wait_for
+from training_runs import RUN_DIR, finish, points, train, wait_for
 
 import config
 import config_mri
@@ -166,7 +166,7 @@ def test_shards_make_the_minibatch(training_file):
         with tf.Graph().as_default(), tflib.create_session() as session:
             tf.set_random_seed(0)
             data = dataset.TrainingData(training_file, 32, seed=1)
-            noise = corruption.create("gaussian", **config.NOISE.gaussian)
+            noise = corruption.create("gaussian")
             batches = dataset.minibatches(data, noise, True, 6, 2, 4, part)
             iterator = tf.data.make_initializable_iterator(batches)
             following = iterator.get_next()

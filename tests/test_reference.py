@@ -24,6 +24,9 @@ CHANGED = {
     "loss": "annealed",
     "balance": True,
     "optimizer": "muon",
+    "beta1": 0.8,
+    "beta2": 0.95,
+    "epsilon": 1e-5,
     "weight_decay": 5,
     "learning_rate": 0.03,
     "ramp_down_part": 0.5,
@@ -31,7 +34,6 @@ CHANGED = {
     "iteration_count": 4,
     "eval_interval": 2,
 }
-ADAM = EasyDict(beta1=0.8, beta2=0.95, epsilon=1e-5)
 SMALL = {"crop_size": 32, "minibatch_size": 2, "iteration_count": 4, "eval_interval": 2}
 
 
@@ -68,13 +70,11 @@ def observe_microbatches(monkeypatch):
 def test_settings(tmp_path, monkeypatch, photos, training_file, changed):
     monkeypatch.chdir(tmp_path)
     microbatches = observe_microbatches(monkeypatch)
-    if changed:
-        monkeypatch.setitem(config.TRAIN, "adam", ADAM)
     given = CHANGED if changed else SMALL
     config.main(["train", f"--train-tfrecords={training_file}", f"--validation-dir={photos}", *options_of(given)])
 
-    settings = EasyDict(config.TRAIN | given)
-    noise = corruption.create(settings.noise, **config.NOISE[settings.noise])
+    settings = EasyDict(config.PROGRAM.defaults("train") | given)
+    noise = corruption.create(settings.noise)
     batches = reference.first_batches(training_file, noise, settings)
     validation_set = ValidationSet(str(photos), noise, settings.seed)
     rates = settings.learning_rate * np.array([1, 1, 1, 0.25 if changed else (0.5 + np.cos(np.pi / 6) / 2) ** 2])
@@ -82,7 +82,9 @@ def test_settings(tmp_path, monkeypatch, photos, training_file, changed):
         batches,
         annealed_and_balanced if changed else squared,
         seed=settings.seed,
-        optimizer=reference.Optimizer(settings.optimizer, **settings.adam, weight_decay=settings.weight_decay),
+        optimizer=reference.Optimizer(
+            *(settings.optimizer, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
+        ),
         rates=rates,
         decays=[0.1, 2 / 11, 0.2, 0.2] if changed else [0, 0, 0, 0],
         evaluate=lambda net: (np.mean([x.psnr for x in validation_set.evaluate(net)]), net.run(batches[0][0])),

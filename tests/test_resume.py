@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from conftest import write_set
-from runs import RUN_DIR, finish, points, train, wait_for
+from training_runs import RUN_DIR, finish, points, train, wait_for
 
 import config
 import config_mri

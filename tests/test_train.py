@@ -87,7 +87,7 @@ def test_files(run):
     assert open(os.path.join(run_dir, "log.txt")).read() == out
     assert {"config.py", "train.py", "dnnlib"} <= set(os.listdir(os.path.join(run_dir, "src")))
     settings = ast.literal_eval(open(os.path.join(run_dir, "submit_config.txt")).read())
-    assert settings["run_func_kwargs"]["noise_settings"] == {"train_sigma": (0.0, 50.0), "validation_sigma": 25.0}
+    assert settings["run_func_kwargs"]["noise_settings"] == {"train_sigma": (0.0, 50.0), "sigma": 25.0}
 
 
 def test_tensorboard(run):
@@ -199,8 +199,8 @@ def test_deleted_run_directory(train, photos, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("small_network")
-def test_a_run_that_diverges_ends(train, photos, monkeypatch):
-    monkeypatch.setitem(config.TRAIN, "max_bad_updates", 1)
+def test_a_run_that_diverges_ends(train, photos):
     with pytest.raises(SystemExit):
-        train("--validation-dir", photos, "--learning-rate", 1e30, "--iterations", 20, "--eval-interval", 20)
+        words = ["--learning-rate", 1e30, "--iterations", 20, "--eval-interval", 20, "--max-bad-updates", 1]
+        train("--validation-dir", photos, *words)
     assert "2 updates in a row were not finite" in open("results/00000-autoencoder-1gpu-L-n2n/log.txt").read()

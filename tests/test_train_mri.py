@@ -25,7 +25,7 @@ def test_golden_schedule():
         "mri_epoch_rampup_rampdown_lr_beta1"
     ]:
         assert ramps(epoch, 300, 10, 30) == pytest.approx((rampup, rampdown), rel=1e-12)
-        assert schedule(epoch, 300, **config_mri.TRAIN.schedule_settings) == pytest.approx((lr, beta1), rel=1e-6)
+        assert schedule(epoch, 300, 0.001, 0.9, 0.5, 10, 30) == pytest.approx((lr, beta1), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_default_ramps_are_shortened_to_fit(tmp_path, monkeypatch, capsys, optio
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(dnnlib.UserError):  # The settings are printed before the data are found missing.
         config_mri.main(["--dry-run", "--num-epochs", *map(str, options)])
-    lines = dict(re.findall(r"^schedule_settings\.ramp(\w+)_epochs = (\d+)$", capsys.readouterr().out, re.M))
+    lines = dict(re.findall(r"^ramp(\w+)_epochs = (\d+)$", capsys.readouterr().out, re.M))
     assert (int(lines["up"]), int(lines["down"])) == expected
 
 

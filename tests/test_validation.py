@@ -92,7 +92,7 @@ def test_the_mean_leaves_out_images_without_ssim(values, mean):
 
 def test_the_network_gets_noise_that_is_neither_clipped_nor_rounded(photos, snapshot, tmp_path):
     """A network that scales its input by 0.3 shows what it was given beyond black, white and steps of 1/255."""
-    noise = corruption.create("gaussian", **config.NOISE.gaussian)
+    noise = corruption.create("gaussian")
     with tf.Graph().as_default(), tflib.create_session():
         net = network.load_autoencoder(snapshot)
         values = net.get_values()

@@ -10,6 +10,7 @@ from .cluster import Cluster, checksum
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
 from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
+from .training import Reporter, Training
 
 __all__ = [
     "Autosummary",
@@ -17,7 +18,9 @@ __all__ = [
     "Cluster",
     "Network",
     "Optimizer",
+    "Reporter",
     "SkippedUpdates",
+    "Training",
     "check_data",
     "check_export",
     "checksum",

@@ -160,7 +160,7 @@ def test_without_noise_greys_stay_as_they_are_and_white_does_not_turn_pink(level
 
 @pytest.mark.parametrize("height,width", [(1, 1), (2, 3), (5, 200), (33, 64)])
 def test_images_keep_their_size_whatever_the_camera(height, width):
-    settings = {name: value for name, value in config.NOISE.camera.items() if "log_shot" not in name}
+    settings = corruption.create("camera").ranges
     scene = np.random.default_rng(0).integers(256, size=[3, height, width], dtype=np.uint8)
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -169,7 +169,7 @@ def test_images_keep_their_size_whatever_the_camera(height, width):
 
 
 def test_two_shots_share_camera_and_strength_and_differ_in_noise():
-    noise = corruption.create("camera", **config.NOISE.camera)
+    noise = corruption.create("camera")
     x = images.to_float(flat(110, 64))
     with tf.Graph().as_default(), tflib.create_session() as session:
         seeds = tf.placeholder(tf.int64, [2, 2])
@@ -192,12 +192,12 @@ def test_two_shots_share_camera_and_strength_and_differ_in_noise():
 
 def test_validation_compares_with_the_rendering_without_noise(photos, monkeypatch):
     monkeypatch.setattr(validation, "denoise", lambda network, noisy: noisy)
-    noise = corruption.create("camera", **config.NOISE.camera)
+    noise = corruption.create("camera")
     results = list(validation.ValidationSet(str(photos), noise, seed=7).evaluate(network=None))
     assert len(results) == 4
     for result in results:
         scene, rng = rgb_files.read_rgb(photos / result.name), corruption.generator(7, result.name)
-        clean, shot = camera.render(camera.Camera(), scene, config.NOISE.camera.validation_log_shot, [rng])
+        clean, shot = camera.render(camera.Camera(), scene, noise.values["log_shot"], [rng])
         np.testing.assert_array_equal(result.clean, clean)
         np.testing.assert_array_equal(result.noisy, shot)
 

@@ -10,7 +10,6 @@ from scipy import stats
 
 import corruption
 import dnnlib
-from config import NOISE
 from corruption.poisson import poisson_counts
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -19,19 +18,14 @@ from dnnlib.tflib import tf
 @pytest.mark.parametrize("name,key", [("gaussian", "gauss25"), ("poisson", "poisson")])
 def test_golden_validation_noise(name, key):
     z = np.load(os.path.join(GOLDEN_DIR, "noise.npz"))
-    noisy = corruption.create(name, **NOISE[name]).for_validation(z["clean"], np.random.RandomState(123))
+    noisy = corruption.create(name).for_validation(z["clean"], np.random.RandomState(123))
     np.testing.assert_allclose(noisy, z[f"{key}_seed123"], atol=1e-6)
 
 
 def at_validation_strength(name, **strengths):
-    """The corruption that has one strength in training and validation: that of validation, but for those given."""
-    settings = dict(NOISE[name])
-    for setting in NOISE[name]:
-        if setting.startswith("validation_"):
-            kind = setting.removeprefix("validation_")
-            settings[setting] = strengths.get(kind, settings[setting])
-            settings[f"train_{kind}"] = (settings[setting],) * 2
-    return corruption.create(name, **settings)
+    """The noise model with one strength in training and validation: that of validation unless it is given."""
+    settings = {s.name: strengths.get(s.name, s.validation) for s in corruption.NOISE_MODELS[name].strengths}
+    return corruption.create(name, **settings, **{f"train_{n}": (value, value) for n, value in settings.items()})
 
 
 def training_draws(noise, x, seeds):
@@ -109,12 +103,12 @@ STRENGTHS = {  # From noisy images [n, 3, H, W] of LEVEL to strengths, as parts 
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_training_strength_is_drawn_per_image_over_its_whole_range(name):
     x = np.full([3, 24, 24], LEVEL)
-    noisy, _ = training_draws(corruption.create(name, **NOISE[name]), x, [(7, n) for n in range(300)])
+    noisy, _ = training_draws(corruption.create(name), x, [(7, n) for n in range(300)])
     assert stats.kstest(STRENGTHS[name](noisy), "uniform").statistic < 0.12
 
 
 def test_the_two_strengths_of_a_camera_are_independent():
-    noise = corruption.create("poisson-gaussian", **NOISE["poisson-gaussian"])
+    noise = corruption.create("poisson-gaussian")
     x = np.stack([np.full([24, 24], level, np.float32) for level in (-0.5, 0.5, 0.5)])  # Black has read noise only.
     variance = training_draws(noise, x, [(7, n) for n in range(300)])[0].var(axis=(2, 3))
     sigma, lam = np.sqrt(variance[:, 0]) * 255, 1 / np.maximum(variance[:, 1:].mean(axis=1) - variance[:, 0], 1e-3)
@@ -163,15 +157,15 @@ def test_missing_pixels_weigh_nothing_and_black_ones_that_are_there_do():
 
 
 def test_other_pixels_all_weigh_the_same():
-    for name in set(NOISE) - {"bernoulli"}:
+    for name in set(corruption.NOISE_MODELS) - {"bernoulli"}:
         weight = training_draws(at_validation_strength(name), np.zeros([3, 8, 8], np.float32), [(1, 2)])[1]
         np.testing.assert_array_equal(weight, [[[[1]]]])
 
 
 def test_draws_are_those_of_their_seeds():
     x = np.zeros([3, 64, 64], np.float32)
-    for name in set(NOISE) - {"none"}:
-        noise = corruption.create(name, **NOISE[name])
+    for name in set(corruption.NOISE_MODELS) - {"none"}:
+        noise = corruption.create(name)
         first, again, other = training_draws(noise, x, [(5, 6), (5, 6), (5, 7)])[0]
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other), name
@@ -217,31 +211,20 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize(
     "name,settings,message",
     [
-        (
-            "bernoulli",
-            {"train_p": (0, 95)},
-            "train_p = (0, 95) is not a pair of which each is a probability",
-        ),
-        ("text", {"validation_p": 1}, "validation_p = 1 is not a probability from 0 to below 1"),
-        ("impulse", {"validation_p": float("nan")}, "validation_p = nan is not a probability"),
-        (
-            "poisson",
-            {"train_lambda": (0, 50)},
-            "train_lambda = (0, 50) is not a pair of which each is a number above",
-        ),
-        ("poisson-gaussian", {"validation_lambda": -30}, "validation_lambda = -30 is not a number above 0"),
-        ("poisson-gaussian", {"validation_sigma": -1}, "validation_sigma = -1 is not a number from 0 up"),
-        ("gaussian", {"train_sigma": (50, 0)}, "train_sigma = (50, 0) is not a pair (lowest, highest)"),
-        ("gaussian", {"train_sigma": 25}, "train_sigma = 25 is not a pair (lowest, highest)"),
-        ("camera", {"validation_log_shot": 1}, "validation_log_shot = 1 is not a number from -8 to 0"),
-        ("camera", {"quality": (0, 100)}, "quality = (0, 100) is not a pair (lowest, highest) of numbers from 1"),
-        (
-            "gaussian",
-            {"train_sigma": (0, float("inf"))},
-            "train_sigma = (0, inf) is not a pair of which each is",
-        ),
+        ("bernoulli", {"train_p": (0, 95)}, "--train-p 0 95: has to be LOW HIGH, each a probability from 0 to below 1"),
+        ("text", {"p": 1}, "--p 1: is not a probability from 0 to below 1"),
+        ("impulse", {"p": float("nan")}, "--p nan: is not a probability"),
+        ("poisson", {"train_lambda": (0, 50)}, "--train-lambda 0 50: has to be LOW HIGH, each a number above 0"),
+        ("poisson-gaussian", {"lambda": -30}, "--lambda -30: is not a number above 0"),
+        ("poisson-gaussian", {"sigma": -1}, "--sigma -1: is not a number from 0"),
+        ("gaussian", {"train_sigma": (50, 0)}, "--train-sigma 50 0: has to be LOW HIGH"),
+        ("gaussian", {"train_sigma": 25}, "--train-sigma 25: has to be LOW HIGH"),
+        ("gaussian", {"train_sigma": (0, float("inf"))}, "--train-sigma 0.0 inf: has to be LOW HIGH"),
+        ("camera", {"log_shot": 1}, "--log-shot 1: is not a number from -8 to 0"),
+        ("camera", {"camera_quality": (0, 100)}, "--camera-quality 0 100: has to be LOW HIGH, from 1 to 100"),
+        ("gaussian", {"p": 0.5}, "--p: there is no such setting of this noise"),
     ],
 )
-def test_strengths_that_make_no_sense_are_named(name, settings, message):
-    with pytest.raises(dnnlib.UserError, match=re.escape(f"NOISE in config.py: {message}")):
-        corruption.create(name, **(NOISE[name] | settings))
+def test_settings_that_make_no_sense_are_named(name, settings, message):
+    with pytest.raises(dnnlib.UserError, match=re.escape(message)):
+        corruption.create(name, **settings)

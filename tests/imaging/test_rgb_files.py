@@ -72,7 +72,7 @@ def test_dataset_tool_lists_refused_files(call, kinds):
 
 def test_validation_leaves_out_refused_files(kinds, capsys):
     validation_set = validation.ValidationSet(
-        kinds, corruption.create("gaussian", train_sigma=(0, 50), validation_sigma=25), seed=1
+        kinds, corruption.create("gaussian", train_sigma=(0, 50), sigma=25), seed=1
     )
     for _ in range(2):
         results = [result.name for result in validation_set.evaluate(Identity())]

@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 
-from config import NOISE, PREVIEW
+import config
+import corruption
 from imaging import rgb_files
 
+STEPS = config.PROGRAM.defaults("preview").steps
 
-@pytest.mark.parametrize("noise,rows", [("bernoulli", 2), ("poisson-gaussian", 1 + PREVIEW.strengths)])
+
+@pytest.mark.parametrize("noise,rows", [("bernoulli", 2), ("poisson-gaussian", 1 + STEPS)])
 def test_preview_shows_clean_validation_and_training_strengths(command, photos, tmp_path, noise, rows):
     image = photos / "photo1.png"  # 72 x 72.
     done = command("config.py", "preview", "--noise", noise, "--image", image, "--out", "new/sheet.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote new/sheet.png.\n"
     sheet = rgb_files.read_rgb(tmp_path / "new/sheet.png")
-    assert sheet.shape == (3, rows * 102 + 4, PREVIEW.strengths * 76 + 4)
+    assert sheet.shape == (3, rows * 102 + 4, STEPS * 76 + 4)
     tiles = [
         [sheet[:, top : top + 72, left : left + 72] for left in range(4, sheet.shape[2] - 72, 76)]
         for top in range(30, sheet.shape[1], 102)
@@ -22,8 +25,9 @@ def test_preview_shows_clean_validation_and_training_strengths(command, photos, 
     clean = rgb_files.read_rgb(image)
     np.testing.assert_array_equal(tiles[0][0], clean)
     if noise == "bernoulli":
-        low, high = NOISE.bernoulli.train_p
+        settings = corruption.create("bernoulli").values
+        low, high = settings["train_p"]
         missing = [(tile != clean).any(axis=0).mean() for tile in tiles[1]]
-        np.testing.assert_allclose(missing, np.linspace(low, high, PREVIEW.strengths), atol=0.05)
-        assert (tiles[0][1] != clean).any(axis=0).mean() == pytest.approx(NOISE.bernoulli.validation_p, abs=0.05)
+        np.testing.assert_allclose(missing, np.linspace(low, high, STEPS), atol=0.05)
+        assert (tiles[0][1] != clean).any(axis=0).mean() == pytest.approx(settings["p"], abs=0.05)
     assert sheet[:, :30].min() < 128  # Something is written above the first row.
