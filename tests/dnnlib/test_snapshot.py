@@ -19,7 +19,7 @@ FORMATS = ["pickle", "safetensors"]
 FIELDS = ["version", "name", "static_kwargs", "build_module_src", "build_func_name", "variables"]  # As published.
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net():
     with tf.Graph().as_default(), tflib.create_session() as session:
         net = network.create_autoencoder()
