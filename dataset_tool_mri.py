@@ -1,4 +1,4 @@
-"""Makes the MRI case's data: volumes (NIfTI) -> PNG slices -> pickles of slices and spectra for dataset_mri.py.
+"""Make MRI data sets: NIfTI volumes -> PNG slices -> pickles of slices and spectra.
 
 python dataset_tool_mri.py genpng --ixi-dir IXI-T1 --outdir datasets/ixi-png
 python dataset_tool_mri.py genpkl --png-dir datasets/ixi-png --pkl-dir datasets
@@ -16,14 +16,14 @@ import dnnlib
 from dnnlib import safe_pickle
 from dnnlib.options import ArgumentParser
 from dnnlib.util import atomic_path, check_output, make_parents, progress
-from imaging import images
+from imaging import images, sheets
 from mri import kspace
 from mri.volumes import PLANES, UnusableVolumeError, find_volumes, read_volume
 
 SIZE = 256
 PUBLISHED_SLICES = range(25, 125)
 
-# The subjects of IXI-T1 behind the published result.
+# The IXI-T1 subjects of the published result.
 IXI_TRAIN = """
     IXI002-Guys-0828 IXI012-HH-1211 IXI013-HH-1212 IXI014-HH-1236 IXI015-HH-1258 IXI016-Guys-0697 IXI017-Guys-0698
     IXI019-Guys-0702 IXI020-Guys-0700 IXI021-Guys-0703 IXI022-Guys-0701 IXI023-Guys-0699 IXI024-Guys-0705
@@ -42,15 +42,15 @@ IXI_VALID = """
 
 
 def genpng(ixi_dir, outdir, name, plane, slices, white):
-    """Write the slices of every volume below `ixi_dir` into `outdir` as <volume>_<slice>.png, 256x256, 8-bit grey.
+    """Write the slices of every volume below `ixi_dir` to `outdir` as <volume>_<slice>.png, 256x256, 8-bit greyscale.
 
-    A volume that cannot be used is named on stderr and passed over. UserError if none could be used.
+    Volumes that cannot be used are named on stderr and skipped. Raises UserError if no volume can be used.
     """
     volumes = find_volumes(ixi_dir, name)
     images.check_writable(os.path.join(outdir, "slice.png"))
     make_parents(os.path.join(outdir, "slice.png"))
     if any(name.lower().endswith(".png") for name in os.listdir(outdir)):
-        print(f"note: {outdir} holds PNG files already; those of other names stay, and genpkl will take them too")
+        print(f"note: {outdir} has PNG files already; those with other names stay, and genpkl will take them too")
     written = skipped = 0
     # Decompression and PNG coding run in parallel; each thread holds one volume.
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
@@ -68,13 +68,13 @@ def genpng(ixi_dir, outdir, name, plane, slices, white):
                     bar.write(", ".join([f"{volume}: {count} slices", *remarks]), file=sys.stdout)
     finally:
         pool.shutdown(cancel_futures=True)
-    print(f"{outdir}: {written} slices of {len(volumes) - skipped} volumes" + f"; {skipped} skipped" * (skipped > 0))
+    print(f"{outdir}: {written} slices of {len(volumes) - skipped} volumes; {skipped} skipped")
     if not written:
-        raise dnnlib.UserError(f"{ixi_dir}: none of its {len(volumes)} volumes could be used")
+        raise dnnlib.UserError(f"{ixi_dir}: none of its {len(volumes)} volumes can be used")
 
 
 def export_volume(name, path, outdir, plane, slices, white):
-    """Write one volume's slices. Return their number and remarks on what was left out. UnusableVolumeError."""
+    """Write the slices of one volume. Return their number and remarks on what was left out."""
     volume, peak, remarks = read_volume(path, plane, white)
     depth = volume.shape[2]
     taken = range(slices.start, min(slices.stop, depth))
@@ -86,7 +86,7 @@ def export_volume(name, path, outdir, plane, slices, white):
         remarks.append(f"the central {SIZE}x{SIZE} of {volume.shape[0]}x{volume.shape[1]}")
     count = 0
     for i in taken:
-        with np.errstate(over="ignore"):  # Values far below zero become black.
+        with np.errstate(over="ignore"):  # Clipping makes values far below zero black.
             canvas = centred(volume[:, :, i].astype(np.float32) / np.float32(peak))
         pixels = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
         if pixels.max() > 1:
@@ -100,21 +100,19 @@ def export_volume(name, path, outdir, plane, slices, white):
 
 
 def centred(picture):
-    """[H, W] -> [256, 256]: the centre of what is larger, zeros around what is smaller."""
-    canvas = np.zeros((SIZE, SIZE), picture.dtype)
-    source = tuple(slice(max(0, (n - SIZE) // 2), max(0, (n - SIZE) // 2) + SIZE) for n in picture.shape)
-    place = tuple(slice(max(0, (SIZE - n) // 2), max(0, (SIZE - n) // 2) + min(n, SIZE)) for n in picture.shape)
-    canvas[place] = picture[source]
-    return canvas
+    """Crop or pad [H, W] to [256, 256] about its centre."""
+    picture = sheets.centre(picture, SIZE)
+    missing = [SIZE - n for n in picture.shape]
+    return np.pad(picture, [(n // 2, n - n // 2) for n in missing])
 
 
 # PNG slices -> pickles.
 
 
 def genpkl(png_dir, pkl_dir, valid_subjects):
-    """Writes ixi_train.pkl and ixi_valid.pkl to `pkl_dir`, each the pickled tuple (images, spectra).
+    """Write ixi_train.pkl and ixi_valid.pkl to `pkl_dir`, each a pickled tuple (images, spectra).
 
-    images: uint8 [n, 256, 256]; spectra: complex64 [n, 255, 255], see `kspace.fft2c`.
+    The images are uint8 [n, 256, 256], the spectra complex64 [n, 255, 255] from `kspace.fft2c`.
     """
     subjects = find_subjects(png_dir)
     train, valid = split(subjects, valid_subjects)
@@ -122,7 +120,7 @@ def genpkl(png_dir, pkl_dir, valid_subjects):
     for path in paths:
         check_output(path)
         make_parents(path)
-    # Both appear or neither: a pair of different splits would share subjects.
+    # Both files appear, or neither: files from different splits could share subjects.
     with atomic_path(paths[0]) as temporary_train, atomic_path(paths[1]) as temporary_valid:
         for path, temporary, names in zip(paths, (temporary_train, temporary_valid), (train, valid)):
             files = [file for name in names for file in subjects[name].values()]
@@ -132,9 +130,9 @@ def genpkl(png_dir, pkl_dir, valid_subjects):
 
 
 def find_subjects(png_dir):
-    """{subject: {slice name: path}} of the files <subject>_<digits>.png in `png_dir`, in name order.
+    """Return {subject: {slice name: path}} of the files <subject>_<digits>.png in `png_dir`, in name order.
 
-    Where the name has a part sub-<label> (BIDS), the subject ends there: scans of one person are one subject.
+    If the name has a part sub-<label> (BIDS), the subject ends there, so that all scans of a person are one subject.
     """
     subjects, others = {}, []
     for path in images.list_images(png_dir):
@@ -145,14 +143,18 @@ def find_subjects(png_dir):
         else:
             others.append(path)
     if others:
-        print(f"skipped: {len(others)} images not named <subject>_<slice>.png, {others[0]} the first", file=sys.stderr)
+        print(f"skipped: {len(others)} images not named <subject>_<slice>.png, such as {others[0]}", file=sys.stderr)
     if not subjects:
-        raise dnnlib.UserError(f"{png_dir}: holds no <subject>_<slice>.png; make them with genpng")
+        raise dnnlib.UserError(f"{png_dir}: has no <subject>_<slice>.png; make them with genpng")
     return dict(sorted(subjects.items()))
 
 
 def split(subjects, valid_subjects):
-    """Names of the training and of the validation subjects: as asked for, as published, or the last sixth."""
+    """Split the subjects into names for training and for validation.
+
+    The validation subjects are those in `valid_subjects` if it is given, else the published ones if subjects of both
+    published lists exist, else the last sixth.
+    """
     names = list(subjects)
     if valid_subjects is None:
         published = [[f"{s}-T1" for s in listed if f"{s}-T1" in subjects] for listed in (IXI_TRAIN, IXI_VALID)]
@@ -160,22 +162,24 @@ def split(subjects, valid_subjects):
             report_missing(subjects)
             return published
         if any(published):
-            print("note: no published split, for it takes IXI subjects of both its lists; the last sixth validates")
+            print("note: no published split, which needs IXI subjects from both lists; the last sixth validates")
         valid_subjects = str(max(1, round(len(names) / 6)))
     if len(names) < 2:
-        raise dnnlib.UserError(f"{names[0]}: is the only subject; training and validation need one each at least")
+        raise dnnlib.UserError(f"{names[0]}: is the only subject; training and validation need at least one each")
     if valid_subjects.isdigit():
         valid = names[max(0, len(names) - int(valid_subjects)) :]
     else:
         valid = [find_subject(subjects, wanted.strip()) for wanted in valid_subjects.split(",")]
     train = [name for name in names if name not in valid]
     if not train or not valid:
-        raise dnnlib.UserError(f"--valid-subjects {valid_subjects}: leaves no subject of {len(names)} on one side")
+        raise dnnlib.UserError(
+            f"--valid-subjects {valid_subjects}: leaves none of the {len(names)} subjects for training or validation"
+        )
     return train, sorted(set(valid))
 
 
 def find_subject(subjects, wanted):
-    """The one subject of which `wanted` is the name, or a part between '_' or '-'."""
+    """Return the one subject whose name is `wanted` or has it as a part between '_' or '-'."""
     if wanted in subjects:
         return wanted
     part = re.compile(rf"(?<![^_-]){re.escape(wanted)}(?![^_-])")
@@ -189,15 +193,15 @@ def find_subject(subjects, wanted):
 
 
 def report_missing(subjects):
-    """Says how what is there differs from the published set."""
+    """Print how the subjects and slices differ from the published ones."""
     published = [f"{subject}-T1" for subject in IXI_TRAIN + IXI_VALID]
     missing = [name for name in published if name not in subjects]
     others = [name for name in subjects if name not in published]
-    print(f"the published split: {len(published) - len(missing)} of its {len(published)} subjects are there")
+    print(f"the published split: found {len(published) - len(missing)} of its {len(published)} subjects")
     if missing:
         print(f"missing subjects: {', '.join(missing)}")
     if others:
-        print(f"left out: {len(others)} subjects that are not in the published lists, {others[0]} the first")
+        print(f"left out: {len(others)} subjects that are not in the published lists, such as {others[0]}")
     for name in published:
         slices = [i for i in PUBLISHED_SLICES if name in subjects and f"{name}_{i:03d}" not in subjects[name]]
         if slices:
@@ -205,7 +209,7 @@ def report_missing(subjects):
 
 
 def load_slices(paths, title):
-    """PNG files -> (images, spectra); those that are no slices are named on stderr and passed over."""
+    """Read PNG files. Return (images, spectra). Files that are not slices are named on stderr and skipped."""
     pixels = np.empty((len(paths), SIZE, SIZE), np.uint8)
     spectra = np.empty((len(paths), SIZE - 1, SIZE - 1), np.complex64)
     count = 0
@@ -219,7 +223,7 @@ def load_slices(paths, title):
                 spectra[count] = kspace.fft2c(images.to_float(pixels[count, :-1, :-1]))
                 count += 1
     if count == 0:
-        raise dnnlib.UserError(f"{title}: none of its {len(paths)} slices can be used; nothing was written")
+        raise dnnlib.UserError(f"{title}: none of its {len(paths)} slices can be used; no file was written")
     return pixels[:count], spectra[:count]
 
 
@@ -232,14 +236,14 @@ def read_slice(path):
 
 
 def _ranges(numbers):
-    """[3, 4, 5, 9] -> '3-5, 9'."""
+    """Return [3, 4, 5, 9] as '3-5, 9'."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends))
 
 
 def slice_range(text):
-    """'25:125' -> range(25, 125), for argparse."""
+    """Parse '25:125' as range(25, 125), for argparse."""
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
         raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:END with FIRST below END, such as 25:125")
@@ -247,7 +251,7 @@ def slice_range(text):
 
 
 def percentile(text):
-    """Parse a percentile above 0, at most 100, for argparse."""
+    """Parse a percentile above 0 and at most 100, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -261,30 +265,24 @@ def main(argv=None):
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     png = commands.add_parser("genpng", help="volumes -> PNG slices")
+    png.add_argument("--ixi-dir", required=True, metavar="DIR", help="folder of .nii and .nii.gz files, such as IXI-T1")
     png.add_argument(
-        "--ixi-dir", required=True, metavar="DIR", help="folder of .nii and .nii.gz, of IXI-T1 or any other"
+        "--outdir", required=True, metavar="DIR", help="folder for the slices, 256x256: <volume>_<slice>.png"
     )
-    png.add_argument(
-        "--outdir", required=True, metavar="DIR", help="folder for the slices, 256x256, <volume>_<slice>.png"
-    )
-    text = (
-        "shell pattern of the files to take, such as '*T1w*' where masks or other scans lie beside them (default: all)"
-    )
+    text = "shell pattern of the files to take, such as '*T1w*' if there are other scans or masks (default: all)"
     png.add_argument("--name", default="*", metavar="PATTERN", help=text)
-    png.add_argument(
-        "--plane", choices=sorted(PLANES), help="turn the volume to cut it in this plane (default: as stored)"
-    )
-    text = "numbers of the slices to take, END not among them (default: %(default)s, as published)"
+    png.add_argument("--plane", choices=sorted(PLANES), help="plane of the slices (default: as stored)")
+    text = "numbers of the slices to take, without END (default: %(default)s, as published)"
     default = f"{PUBLISHED_SLICES.start}:{PUBLISHED_SLICES.stop}"
     png.add_argument("--slices", type=slice_range, default=default, metavar="FIRST:END", help=text)
     text = "percentile of the voxels above zero that becomes white (default: %(default)s, the maximum, as published); "
-    text += "99.9 where single voxels outshine the rest"
+    text += "try 99.9 if single voxels are much brighter than the rest"
     png.add_argument("--white", type=percentile, default=100, metavar="PERCENTILE", help=text)
     pkl = commands.add_parser("genpkl", help="PNG slices -> ixi_train.pkl, ixi_valid.pkl")
     pkl.add_argument("--png-dir", required=True, metavar="DIR", help="folder of slices, from genpng")
     pkl.add_argument("--pkl-dir", required=True, metavar="DIR", help="folder for the pickles")
-    text = "number of subjects to validate on, the last by name, or names, such as sub-21,sub-22 "
-    text += "(default: the published split of IXI if its subjects are there, otherwise one in six)"
+    text = "validation subjects: their number, counted from the last name, or their names, such as sub-21,sub-22 "
+    text += "(default: the published split of IXI if its subjects exist, otherwise one in six)"
     pkl.add_argument("--valid-subjects", metavar="N|NAMES", help=text)
     args = vars(parser.parse_args(argv))
     {"genpng": genpng, "genpkl": genpkl}[args.pop("command")](**args)

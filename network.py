@@ -1,8 +1,8 @@
-"""The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1), for RGB images and for MRI slices, and its snapshots.
+"""The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1) for RGB images and for MRI slices, and its snapshots.
 
-Every public tensor is channel-first; inside it is [N, H, W, C], which convolutions run fastest on CPUs (on a GPU
-TensorFlow's layout optimiser picks the layout itself). The network's `dtype` is that of its arithmetic, up to its last
-layer; its input, output and variables are float32.
+Public tensors are channel-first. Inside, tensors are [N, H, W, C], the fastest layout for convolutions on CPUs; on
+GPUs, TensorFlow's layout optimiser chooses the layout. `dtype` is the type of the arithmetic in all layers except the
+last. Input, output and variables are float32.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from dnnlib import tflib
 from dnnlib.tflib import layers, tf
 
 LEAKY_SLOPE = 0.1
-RELU_GAIN = math.sqrt(2)  # Of He et al.'s initialisation.
-MULTIPLE = 32  # Five poolings: sides have to be multiples of 2^5.
+RELU_GAIN = math.sqrt(2)  # Gain of the initialisation by He et al. 2015.
+MULTIPLE = 32  # Sides must be multiples of 2^5, because there are five poolings.
 
 
 def autoencoder(x, dtype=tf.float32):
-    """RGB network: [N, 3, H, W] of any H, W -> [N, 3, H, W].
+    """Build the RGB network: [N, 3, H, W] of any size to the same shape.
 
-    Sides that are not, or not known to be, multiples of 32 are reflect-padded at the bottom and right, then cropped.
+    Sides that are not known to be multiples of 32 are padded by reflection at the bottom and right, then cropped.
     """
     height, width = tf.shape(x)[2], tf.shape(x)[3]
     y = unet(_pad_reflect(tf.transpose(x, [0, 2, 3, 1])), dtype, weight="weight", bias="bias")
@@ -32,13 +32,19 @@ def autoencoder(x, dtype=tf.float32):
 
 
 def autoencoder_mri(x, dtype=tf.float32):
-    """MRI network: [N, 255, 255] -> [N, 255, 255], padded by one row and column of -0.5 (black) to 256."""
+    """Build the MRI network: [N, 255, 255] to the same shape, padded to 256 by a row and a column of -0.5 (black)."""
     padded = tf.pad(x[..., None], [[0, 0], [0, 1], [0, 1], [0, 0]], constant_values=-0.5)
     return unet(padded, dtype, weight="W", bias="b")[:, :-1, :-1, 0]
 
 
 def unet(x, dtype, weight, bias):
-    """[N, H, W, C] -> the same shape, H and W multiples of 32. `weight` and `bias`: the names of its variables."""
+    """Build the U-Net: [N, H, W, C] to the same shape, H and W multiples of 32.
+
+    Args:
+        x: Input, float32.
+        dtype: Type of the arithmetic.
+        weight, bias: Names of the variables of each layer.
+    """
 
     def variables(name, channels_in, channels, gain=RELU_GAIN):
         with tf.variable_scope(name):
@@ -50,7 +56,7 @@ def unet(x, dtype, weight, bias):
         return layers.conv2d(x, *variables(name, x.shape[-1], channels), LEAKY_SLOPE)
 
     def conv_up(x, skip, name, channels):
-        """Of `x`, upsampled, and `skip`."""
+        """Convolve upsampled `x`, concatenated with `skip`."""
         w, b = variables(name, x.shape[-1] + skip.shape[-1], channels)
         return layers.upsampled_conv2d(x, skip, w, b, LEAKY_SLOPE)
 
@@ -72,18 +78,17 @@ def unet(x, dtype, weight, bias):
 
 
 def receptive_field():
-    """How far an output pixel of `unet` sees, in pixels to each side.
+    """Return the radius of the receptive field of `unet`: how many pixels an output pixel sees to each side.
 
-    A 3x3 convolution at scale 1/s sees s pixels further. What it saw before was rounded outwards to whole blocks of s
-    pixels by the upsampling on the way from scale 1/s to 1, by up to s/2 pixels more for each doubling; pooling, on the
-    way back to the input, ends at the same block borders.
+    A 3x3 convolution at scale 1/s adds s pixels. Upsampling from scale 1/s adds up to s/2 pixels, because it rounds
+    outwards to blocks of s pixels. Pooling adds none, because its blocks have the same borders.
     """
-    convolutions = {1: 5, 2: 3, 4: 3, 8: 3, 16: 3, 32: 1}  # enc_ and dec_conv, at each scale.
+    convolutions = {1: 5, 2: 3, 4: 3, 8: 3, 16: 3, 32: 1}  # {s: number of convolutions}
     return sum(s * count for s, count in convolutions.items()) + sum(s // 2 for s in convolutions)
 
 
 def _pad_reflect(x):
-    """Reflect-pads [N, H, W, C] to multiples of 32; `tf.pad` cannot where the image is narrower than its padding."""
+    """Pad [N, H, W, C] to multiples of 32 by reflection, also images that are narrower than their padding."""
     for axis in (1, 2):
         if x.shape[axis] is None or x.shape[axis] % MULTIPLE:
             size = tf.shape(x)[axis]
@@ -94,9 +99,9 @@ def _pad_reflect(x):
 
 
 def _he_init(gain, seed_name):
-    """Normal with deviation gain / sqrt(fan in) (He et al. 2015), drawn from the graph's seed and the layer's name.
+    """Return an initialiser: normal with standard deviation gain / sqrt(fan in) (He et al. 2015).
 
-    A layer's start thus depends neither on the order in which the graph is built nor on what else is in it.
+    The values depend on the graph's seed and the layer's name only, not on the rest of the graph.
     """
 
     def initializer(shape, dtype=tf.float32, partition_info=None):
@@ -108,19 +113,20 @@ def _he_init(gain, seed_name):
 
 
 def create_autoencoder(dtype=tf.float32, scope=None, minibatch_size=None):
-    """A fresh RGB network on the default graph."""
+    """Create an RGB network on the default graph."""
     return tflib.Network("autoencoder", autoencoder, [minibatch_size, 3, None, None], dtype, scope)
 
 
 def create_autoencoder_mri(dtype=tf.float32):
-    """A fresh MRI network on the default graph."""
+    """Create an MRI network on the default graph."""
     return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255], dtype)
 
 
 def load_autoencoder(path, dtype=tf.float32, portable=False):
-    """An RGB network on the default graph and session, with the values of a snapshot: ours, or the published ones.
+    """Create an RGB network on the default graph and session with the values of a snapshot, ours or a published one.
 
-    It takes one image at a time, or, if `portable`, any number, on any machine. UserError if it is another file.
+    It takes one image at a time, or, if `portable`, minibatches of any size on any machine. Raises UserError if the
+    file is not a snapshot of this network.
     """
     with contextlib.nullcontext() if portable else layers.in_strips():
         network = create_autoencoder(dtype, minibatch_size=None if portable else 1)
@@ -129,7 +135,7 @@ def load_autoencoder(path, dtype=tf.float32, portable=False):
 
 
 def load_values(network, path):
-    """Gives an RGB network the values of a snapshot. UserError as from `load_autoencoder`."""
+    """Set the values of an RGB network from a snapshot. Raise UserError if it is not a snapshot of this network."""
     state = tflib.load_snapshot(path)
     function = state.get("build_func_name", autoencoder.__name__)
     if function != autoencoder.__name__:

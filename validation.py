@@ -1,4 +1,4 @@
-"""Validation on folders of clean images corrupted with seeded noise, or of noisy ones."""
+"""Validation on a folder of clean images with seeded noise, or of noisy images."""
 
 import csv
 import os
@@ -16,16 +16,24 @@ from records import shots
 
 
 class ValidationSet:
-    """The images of a folder, with the same noise at every evaluation: it depends on the seed and their names.
+    """The images of a folder, with the same noise in every evaluation: it depends on the seed and the image's name.
 
-    Or noisy images as they are. What they are compared with is then another folder's images of the same names: clean
-    ones, or second shots, whose own noise lowers every PSNR alike; or nothing.
+    With `corruption.Recorded` the images are noisy already. They are compared with the images of the same names in
+    another folder: clean ones, or second shots, whose noise lowers every PSNR by the same amount. Without such a
+    folder there is no PSNR.
     """
 
     def __init__(self, folder, noise, seed, reference_dir=None):
-        """folder: path; noise: a corruption; seed: int; reference_dir: path, only where the noise is the images' own.
+        """Find the images of a folder.
 
-        UserError if the folder has no image that can be read, or the other one lacks some or has them in another size.
+        Args:
+            folder: Path.
+            noise: A corruption.
+            seed: Seed of the noise.
+            reference_dir: Path of the folder to compare with, for `corruption.Recorded` only.
+
+        Raises:
+            UserError: No image can be read, or `reference_dir` lacks an image or has it in another size.
         """
         self.folder, self.noise, self.seed = folder, noise, seed
         self.recorded = isinstance(noise, corruption.RecordedNoise)
@@ -41,7 +49,7 @@ class ValidationSet:
             raise self._nothing_readable()
 
     def evaluate(self, network):
-        """Yields for each image a Result. UserError if none can be read, though their headers could."""
+        """Yield a Result for each image. Raise UserError if none can be read."""
         count = 0
         for path in self.paths:
             try:
@@ -62,7 +70,7 @@ class ValidationSet:
         return rgb_files.read_rgb(self.references[path], self._note) if path in self.references else None
 
     def _note(self, text):
-        """Prints a note about a file once, however often the files are read."""
+        """Print a note about a file, but only once."""
         if text not in self._notes:
             self._notes.add(text)
             rgb_files.print_note(text)
@@ -72,9 +80,9 @@ class ValidationSet:
 
 
 class Result:
-    """An image of a validation set, corrupted and restored: `clean`, `noisy`, `denoised`, uint8 [3, H, W].
+    """An image of a validation set: `clean`, `noisy` and `denoised`, uint8 [3, H, W], and the PSNR in dB.
 
-    `clean` is what the others are compared with, see `ValidationSet`; with nothing, it and `psnr` are None.
+    `clean` is the image of `reference_dir` if the images are noisy; without that folder, `clean` and `psnr` are None.
     """
 
     def __init__(self, name, clean, noisy, denoised):
@@ -82,7 +90,7 @@ class Result:
         self.psnr = None if clean is None else metrics.psnr(clean, denoised, peak=255)
 
     def row(self):
-        """A row of `metrics.csv`: decibels and structural similarities of the noisy and of the denoised image."""
+        """Return a row of `metrics.csv`: PSNR in dB and SSIM of the noisy and of the denoised image."""
         _, height, width = self.clean.shape
         return {
             "image": self.name,
@@ -95,9 +103,10 @@ class Result:
         }
 
     def save(self, run_path, iteration, index, kinds=("noisy", "pred", "orig")):
-        """Writes img_<iteration>_val_<index>_<kind>.png for each of `kinds`; without a clean image there is no "orig".
+        """Write img_<iteration>_val_<index>_<kind>.png for each of `kinds`; "orig" only if there is a clean image.
 
-        run_path: gives the path of a name in the run directory.
+        Args:
+            run_path: Function from a file name to its path in the run directory.
         """
         pictures = {"noisy": self.noisy, "pred": self.denoised, "orig": self.clean}
         for kind in kinds:
@@ -105,7 +114,7 @@ class Result:
                 images.save_uint8(run_path(f"img_{iteration}_val_{index}_{kind}.png"), pictures[kind])
 
     def side_by_side(self, size=256):
-        """The centres of noisy, denoised and clean in one uint8 picture [3, up to size, up to 3 size]."""
+        """Return the centres of noisy, denoised and clean side by side: uint8 [3, up to size, up to 3 size]."""
         pictures = [x for x in (self.noisy, self.denoised, self.clean) if x is not None]
         return np.concatenate([sheets.centre(x, size) for x in pictures], axis=2)
 
@@ -121,10 +130,16 @@ def validate(
     seed,
     save_images=True,
 ):
-    """Denoises every image of a folder and writes `metrics.csv`. Returns the average PSNR in dB.
+    """Denoise every image of a folder and write `metrics.csv`. Return the average PSNR in dB.
 
-    network_snapshot: path; dataset_dir, reference_dir: see `ValidationSet`; noise, noise_settings: see
-    `corruption.create`; seed: of the noise; save_images: whether pictures of every image are written, too.
+    Args:
+        submit_config: The SubmitConfig.
+        network_snapshot: Path of the snapshot.
+        dataset_dir, reference_dir: See `ValidationSet`.
+        noise, noise_settings: See `corruption.create`.
+        precision: Arithmetic of the network, see `tflib.pick_dtype`.
+        seed: Seed of the noise.
+        save_images: Whether to write pictures of every image.
     """
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(submit_config.num_gpus)
@@ -149,13 +164,12 @@ def validate(
 
 def _mean_row(rows):
     measures = [name for name in rows[0] if name.startswith(("psnr", "ssim"))]
-    return {"image": "mean", "width": "", "height": ""} | {
-        name: _mean([row[name] for row in rows]) for name in measures
-    }
+    means = {name: _mean([row[name] for row in rows]) for name in measures}
+    return {"image": "mean", "width": "", "height": ""} | means
 
 
 def _mean(values):
-    """The mean of those that are numbers; NaN if none is."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else float("nan")
 

@@ -1,6 +1,6 @@
-"""How fast dataset_tool_tf.py is beside a plain loop: `python benchmarks/dataset_tool.py [--input-dir DIR]`.
+"""Compare the speed of dataset_tool_tf.py and of a plain loop: `python benchmarks/dataset_tool.py [--input-dir DIR]`
 
-Both make the same TFRecords file of the same photographs, in turns, on one core and on all. Nothing else should run
+Both make the same TFRecords file from the same photographs, alternately, on one core and on all. Run nothing else
 meanwhile.
 """
 
@@ -20,11 +20,11 @@ from dnnlib.tflib import tf
 from imaging import images
 from records import dead_leaves, tfrecords
 
-COUNT, SIZE = 100, 512  # Of JPEGs of dead leaves, made where no photographs are given.
+COUNT, SIZE = 100, 512  # Number and side in pixels of the dead leaves images that stand in for photographs.
 
 
 def plain_loop(paths, out):
-    """The data set as one writes it first: an image after the other, decoded by Pillow, written by TensorFlow."""
+    """Make the data set in the simplest way: decode one image after the other with Pillow, write with TensorFlow."""
     with tf.io.TFRecordWriter(out) as writer:
         for path in paths:
             pixels = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
@@ -36,14 +36,14 @@ def plain_loop(paths, out):
 
 
 def tool(paths, out):
-    """The data set as the tool writes it."""
+    """Make the data set with the code of dataset_tool_tf.py."""
     tfrecords.write_images(out, dataset_tool_tf._convert("", paths, dataset_tool_tf.Statistics()))
 
 
 def seconds(function, paths, out, cores):
-    """What `function` takes on `cores`, its lines and bar not counted."""
+    """Return the seconds that `function` takes on `cores`, without its output."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # Threads that are begun from here on inherit it.
+    os.sched_setaffinity(0, cores)  # Threads started later inherit it.
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             start = time.perf_counter()
@@ -54,9 +54,9 @@ def seconds(function, paths, out, cores):
 
 
 def main():
-    """Measures and prints a table."""
+    """Measure and print a table."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--input-dir", metavar="DIR", help="folder of photographs")
+    parser.add_argument("--input-dir", metavar="DIR", help="folder of photographs; default: synthetic images")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

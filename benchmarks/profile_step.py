@@ -1,6 +1,6 @@
-"""Where the time of a training step goes, by kind of operation: `python benchmarks/profile_step.py [--plain]`.
+"""Profile a training step by kind of operation: `python benchmarks/profile_step.py [--plain]`
 
-One operation runs at a time, on all cores: their times add up to that of the step.
+One operation runs at a time, on all cores, so that the times add up to the time of the step.
 """
 
 import collections
@@ -16,9 +16,9 @@ WARM_UP = 3  # Steps.
 
 
 def main():
-    """Prints milliseconds, number and share of every kind of operation, the longest first."""
+    """Print the number, milliseconds and share of every kind of operation, the longest first."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--plain", action="store_true", help="of the plain graph")
+    parser.add_argument("--plain", action="store_true", help="profile the plain layers")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     args = parser.parse_args()
     with tf.Graph().as_default(), tflib.create_session(inter_op_parallelism_threads=1) as session:
@@ -30,7 +30,7 @@ def main():
         session.run(step, options=options, run_metadata=metadata)
     times = collections.defaultdict(list)
     for device in metadata.step_stats.dev_stats:
-        for node in device.node_stats:  # The label is "[CPU] name = Operation(inputs)" or the like.
+        for node in device.node_stats:  # The label is like "[CPU] name = Operation(inputs)".
             kind = node.timeline_label.partition(" = ")[2].partition("(")[0] or "other"
             times[kind].append((node.op_end_rel_micros - node.op_start_rel_micros) / 1000)
     total = sum(map(sum, times.values()))

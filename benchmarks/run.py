@@ -1,8 +1,8 @@
-"""How fast this project is on this machine: `python benchmarks/run.py`; half an hour on two cores.
+"""Measure the speed of this project on this machine: `python benchmarks/run.py`; takes half an hour on two cores.
 
-Everything is measured in one process, in turns, several rounds; figures are medians, with the lowest and highest. What
-counts are the ratios to the plain graph, the same network from TensorFlow's layers as one writes them first. Writes
-results/benchmark.json and .png. Nothing else should run meanwhile.
+One process measures all cases alternately, in several rounds, and reports medians, lowest and highest. The ratios to
+the plain graph matter most: the same network made of TensorFlow's own layers. The script writes results/benchmark.json
+and results/benchmark.png. Run nothing else meanwhile.
 """
 
 import contextlib
@@ -33,17 +33,22 @@ from records import tfrecords
 
 DEFAULTS, MRI_DEFAULTS = config.PROGRAM.defaults("train"), config_mri.PROGRAM.defaults("train")
 RGB, MRI = (DEFAULTS.minibatch_size, 3, 256, 256), (MRI_DEFAULTS.minibatch_size, 255, 255)
-PHOTO = (1, 3, 512, 768)  # An image of the Kodak set.
-# Nominal work: multiplications and additions of the convolutions as they are written, 347,890 a pixel (MRI: 342,706).
+PHOTO = (1, 3, 512, 768)  # The size of the Kodak images.
+# Nominal work: multiplications and additions of the convolutions as written, 347,890 per pixel (MRI: 342,706).
 GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4, "convolution": 43.5}
-DRAIN, BLOCK = 5, 5  # Steps that use up what was prepared during the other cases, steps measured.
+DRAIN, BLOCK = 5, 5  # Steps that use up minibatches prepared during other cases; steps measured.
 
 
 class Case:
-    """Something to time: `run()` does it once, in a session and on a graph of its own."""
+    """A case to time, with its session and graph."""
 
     def __init__(self, build, *args, block=1, **kwargs):
-        """build: function that makes the graph and returns the operations to run; block: how many runs are one."""
+        """Build a case.
+
+        Args:
+            build: Function that makes the graph from `args` and `kwargs` and returns the operations to run.
+            block: Number of runs timed at once.
+        """
         self.block, self.seconds = block, []
         with tf.Graph().as_default():
             self.session = tflib.create_session()
@@ -56,7 +61,7 @@ class Case:
         self._run()
 
     def run(self):
-        """Times a block of runs."""
+        """Time a block of runs."""
         for _ in range(DRAIN if self.block > 1 else 0):
             self._run()
         start = time.perf_counter()
@@ -66,14 +71,14 @@ class Case:
 
 
 def constant(shape):
-    """Noise in a variable: a constant would be folded into the graph."""
+    """Return noise in a variable, because TensorFlow would fold a constant into the graph."""
     values = np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
     return tf.get_variable(f"constant_{len(tf.global_variables())}", initializer=values, trainable=False)
 
 
 @contextlib.contextmanager
 def layers_of(module):
-    """Networks made in this context use the layers of `module`."""
+    """Make the networks built in this context use the layers of `module`."""
     network.layers = module
     try:
         yield
@@ -82,7 +87,7 @@ def layers_of(module):
 
 
 def rgb_step(dtype, module=layers, batches=None):
-    """A training step of the RGB network: forward, backward, Adam."""
+    """Build a training step of the RGB network: forward, backward, Adam."""
     with layers_of(module):
         net = network.create_autoencoder(dtype)
         inputs = next_of(batches)[:2] if batches else [constant(RGB), constant(RGB)]
@@ -94,7 +99,7 @@ def rgb_step(dtype, module=layers, batches=None):
 
 
 def mri_step(dtype, module=layers, batches=None):
-    """A training step of the MRI network, its post-operation included."""
+    """Build a training step of the MRI network with its post-operation."""
     with layers_of(module):
         model = Model(MRI_DEFAULTS.post_op, dtype)
         if batches:
@@ -109,39 +114,39 @@ def mri_step(dtype, module=layers, batches=None):
 
 
 def inference(dtype, module=layers):
-    """The RGB network on a photograph of 768x512."""
+    """Build inference of the RGB network on a photograph of 768x512 pixels."""
     image = tf.placeholder_with_default(constant(PHOTO), [None, 3, None, None])
     with layers_of(module), layers.in_strips():
         return [network.create_autoencoder(dtype).get_output_for(image).op]
 
 
 def product(dtype):
-    """What the machine can do: the product of two 4096x4096 matrices."""
+    """Build the product of two 4096x4096 matrices, a measure of the machine."""
     a = tf.cast(constant([4096, 4096]), dtype)
     return [tf.matmul(a, a).op]
 
 
 def convolution(dtype):
-    """And a 3x3 convolution of 96 to 96 channels, four times 256x256."""
+    """Build a 3x3 convolution from 96 to 96 channels of four 256x256 images, another measure of the machine."""
     x, kernel = tf.cast(constant([4, 256, 256, 96]), dtype), tf.cast(constant([3, 3, 96, 96]), dtype)
     return [tf.nn.conv2d(x, kernel, 1, "SAME").op]
 
 
 def next_of(batches):
-    """The next minibatch of a dataset that `batches()` makes."""
+    """Return the next minibatch of the dataset that `batches()` makes."""
     iterator = tf.data.make_initializable_iterator(batches())
     tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
     return iterator.get_next()
 
 
 def photo_batches(path, noise):
-    """Minibatches of the program, as `train` makes them."""
+    """Return the minibatches that `train` makes."""
     data = dataset.TrainingData(path, RGB[-1], seed=0)
     return dataset.minibatches(data, corruption.create(noise), True, RGB[0], 0, 10**6)
 
 
 def slice_batches():
-    """Minibatches of the program's MRI case, from slices of noise."""
+    """Return the minibatches that MRI training makes, from slices of noise."""
     slices = np.random.default_rng(0).integers(256, size=[64, 256, 256], dtype=np.uint8)
     spectra = [kspace.fft2c(x[:255, :255] / np.float32(255) - np.float32(0.5)) for x in slices]
     data = dataset_mri.MriData(slices, np.array(spectra, np.complex64))
@@ -150,7 +155,12 @@ def slice_batches():
 
 
 def all_cases(path, best):
-    """{name: function that makes the Case}; path: of training images; best: the type that suits the hardware."""
+    """Return {name: function that makes the Case}.
+
+    Args:
+        path: TFRecords file of training images.
+        best: The fastest type on this hardware.
+    """
     f32, bf16, cases, real = tf.float32, tf.bfloat16, {}, {"block": BLOCK}
     for name, step in (("RGB step", rgb_step), ("MRI step", mri_step), ("768x512", inference)):
         cases[f"{name}, plain"] = functools.partial(Case, step, f32, plain_layers)
@@ -169,13 +179,13 @@ def all_cases(path, best):
 
 
 def baseline(name):
-    """The case that `name` is compared with."""
+    """Return the name of the case that case `name` is compared with."""
     group, kind = name.split(", ")
     return f"{group}, {'constant input' if kind.endswith('input') else 'plain'}"
 
 
 def summarize(cases, memory):
-    """One row a case: {case, median, lowest, highest seconds, times as fast as its baseline, GFLOP/s, peak memory}."""
+    """Return a row per case: median, lowest and highest seconds, speed-up over its baseline, GFLOP/s, peak memory."""
     medians = {name: float(np.median(case.seconds)) for name, case in cases.items()}
     rows = []
     for name, case in cases.items():
@@ -188,7 +198,7 @@ def summarize(cases, memory):
 
 
 def print_table(rows):
-    """The rows as a table in Markdown."""
+    """Print the rows as a Markdown table."""
     print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | peak memory, GiB |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
@@ -198,7 +208,7 @@ def print_table(rows):
 
 
 def plot(rows, path):
-    """The ratios to the baselines as bars."""
+    """Plot the ratios to the baselines as bars."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -209,14 +219,14 @@ def plot(rows, path):
     bars = axes.barh([row["case"] for row in rows], [row["ratio"] for row in rows])
     axes.bar_label(bars, [f"{row['ratio']:.2f}" for row in rows], padding=3)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("times as fast as the plain graph, or as with constant input")
+    axes.set_xlabel("speed-up over the plain graph, or over constant input")
     axes.spines[["top", "right"]].set_visible(False)
     with dnnlib.util.atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 
 def peak_memory(name, path):
-    """GiB that a process needs which does nothing but this case, three times."""
+    """Return the peak memory in GiB of a process that runs only this case, three times."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_run_alone, (name, path))
@@ -226,15 +236,17 @@ def _run_alone(name, path):
     case = all_cases(path, tf.float32)[name]()
     for _ in range(2):
         case.run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux gives KiB.
 
 
 def main():
-    """Measures, prints the table, writes the files."""
+    """Measure, print the table, write the files."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their names, or part|part|..")
-    parser.add_argument("--train-tfrecords", metavar="FILE", help="real input; by default images of noise, 481x321")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="cases whose names have TEXT, or one of TEXT|TEXT|..."
+    )
+    parser.add_argument("--train-tfrecords", metavar="FILE", help="training images; default: noise, 481x321")
     parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
     args = parser.parse_args()
     dnnlib.util.require("matplotlib", "benchmarks/run.py", "requirements-dev.txt")
@@ -264,7 +276,7 @@ def main():
             {"tensorflow": tf.__version__, "cpu_flags": sorted(tflib.tfutil.cpu_flags()), "cases": rows}, f, indent=1
         )
     plot(rows, args.out + ".png")
-    print(f"Written: {args.out}.json, {args.out}.png")
+    print(f"Wrote {args.out}.json and {args.out}.png.")
 
 
 if __name__ == "__main__":

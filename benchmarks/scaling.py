@@ -1,11 +1,10 @@
-"""What workers cost: two processes of one thread against one process of two threads, and a model of the step time.
+"""Measure the cost of distributed training, and predict it for clusters: `python benchmarks/scaling.py`
 
-    python benchmarks/scaling.py
-
-Measures, in turns and several rounds, a training step of the RGB network (forward, backward, averaging, Adam): in one
-process of two threads; in two of one thread each, that share the minibatch; and in the same two without averaging. Then
-the averaging alone, for buffers of several sizes, from which latency and bandwidth follow by least squares. Prints what
-the model makes of them, beside the measurement, and what it says for clusters. Nothing else should run meanwhile.
+The script measures a training step of the RGB network (forward, backward, averaging, Adam) alternately, in several
+rounds: in one process with two threads, in two processes with one thread each that share the minibatch, and in the same
+two without averaging. It also measures the averaging of buffers of several sizes; latency and bandwidth follow by least
+squares. It prints a model of the step time beside the measurement, and its predictions for clusters. Run nothing else
+meanwhile.
 """
 
 import argparse
@@ -23,14 +22,17 @@ from dnnlib.submission.workers import Workers, _free_addresses
 from dnnlib.tflib.optimizer import BUFFER_SIZE
 
 WARM_UP = 3  # Steps.
-SIZES = (1 << 10, 1 << 16, 1 << 18, 1 << 20, 1 << 22)  # Bytes averaged.
-ETHERNET_LATENCY = 50e-6  # Seconds for a message between hosts, besides what loopback costs; by assumption.
+SIZES = (1 << 10, 1 << 16, 1 << 18, 1 << 20, 1 << 22)  # Bytes of the averaged buffers.
+ETHERNET_LATENCY = 50e-6  # Assumed seconds per message between hosts, in addition to loopback.
 
 
 def step_seconds(minibatch_size, crop_size, steps):
-    """Seconds of a training step of this process, which is a worker if TF_CONFIG says so: a list.
+    """Return a list of the seconds of training steps in this process, which is a worker if TF_CONFIG says so.
 
-    minibatch_size: of this process.
+    Args:
+        minibatch_size: Minibatch size of this process.
+        crop_size: Side of the crops in pixels.
+        steps: Number of steps.
     """
     from dnnlib import tflib
     from dnnlib.tflib import tf
@@ -52,7 +54,7 @@ def step_seconds(minibatch_size, crop_size, steps):
 
 
 def averaging_seconds(steps):
-    """{bytes: seconds} of averaging a buffer over the workers."""
+    """Return {bytes: seconds} for averaging a buffer over the workers."""
     from dnnlib.tflib import tf
 
     cluster, seconds = _cluster(), {}
@@ -92,9 +94,13 @@ def _time(run, steps):
 
 
 def in_processes(count, threads, connected, *words):
-    """Runs this script's hidden command `words` in `count` processes of `threads` threads; what the first one returns.
+    """Run this script's hidden command `words` in `count` processes of `threads` threads.
 
-    connected: whether they are the workers of one cluster.
+    Args:
+        connected: Whether the processes are the workers of one cluster.
+
+    Returns:
+        The result of the first process.
     """
     addresses = _free_addresses(count)
     processes = []
@@ -108,15 +114,19 @@ def in_processes(count, threads, connected, *words):
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise dnnlib.UserError("a worker of the measurement failed")
+        raise dnnlib.UserError("a process of the measurement failed")
     return json.loads(outputs[0].splitlines()[-1])
 
 
 def model(workers, compute, size, latency, bandwidth):
-    """Seconds of a step: computing, and a ring that sends 2 (W - 1) messages of size / W bytes for each buffer.
+    """Return the modelled seconds of a step: computing, and a ring with 2 (W - 1) messages for each buffer.
 
-    compute: seconds; size: bytes of all gradients, in buffers of BUFFER_SIZE; latency: seconds a message; bandwidth:
-    bytes a second.
+    Args:
+        workers: W, the number of workers.
+        compute: Seconds of computing.
+        size: Bytes of all gradients, in buffers of BUFFER_SIZE; a message has 1 / W of a buffer.
+        latency: Seconds per message.
+        bandwidth: Bytes per second.
     """
     buffers = -(-size // BUFFER_SIZE)
     messages = 2 * (workers - 1)
@@ -124,9 +134,9 @@ def model(workers, compute, size, latency, bandwidth):
 
 
 def fit(seconds):
-    """(latency, bandwidth) of two workers from {bytes: seconds}: seconds = 2 latency + bytes / bandwidth."""
+    """Fit seconds = 2 latency + bytes / bandwidth of two workers to {bytes: seconds}. Return (latency, bandwidth)."""
     sizes, times = np.array(list(seconds), float), np.array(list(seconds.values()))
-    weights = 1 / times  # Relative errors count: the smallest buffer shows the latency.
+    weights = 1 / times  # Minimise relative errors, because the smallest buffer shows the latency.
     slope, offset = np.linalg.lstsq(
         np.stack([sizes, np.ones_like(sizes)], 1) * weights[:, None], times * weights, rcond=None
     )[0]
@@ -134,11 +144,11 @@ def fit(seconds):
 
 
 def main():
-    """Measures, prints the tables."""
+    """Measure and print the tables."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--minibatch-size", type=int, default=4, metavar="N", help="of all workers together")
+    parser.add_argument("--minibatch-size", type=int, default=4, metavar="N", help="total of all workers")
     parser.add_argument("--crop-size", type=int, default=128, metavar="N")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="in a round")
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps per round")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -163,14 +173,14 @@ def main():
 
 
 def report(times, averaging):
-    """Prints the tables in Markdown: measured, the model beside it, and what it says for clusters."""
+    """Print Markdown tables: the measurement, the model, and its predictions for clusters."""
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    print("| | seconds a step, median (lowest-highest) | iterations a second |\n| --- | --- | --- |")
+    print("| | seconds per step, median (lowest-highest) | iterations per second |\n| --- | --- | --- |")
     for name, values in times.items():
         print(f"| {name} | {medians[name]:.3f} ({min(values):.3f}-{max(values):.3f}) | {1 / medians[name]:.2f} |")
     _, together, alone = medians.values()
     size = gradient_bytes()
-    print(f"\nGradients: {size / 1e6:.2f} MB; each of W workers sends and receives 2 (W - 1) / W times that a step.")
+    print(f"\nGradients: {size / 1e6:.2f} MB; each of W workers sends and receives 2 (W - 1) / W times this per step.")
     print(f"Share of communication in a step of two workers: {1 - alone / together:.1%}")
     latency, bandwidth = fit(averaging)
     print("\n| bytes averaged by two workers | seconds | model |\n| --- | --- | --- |")
@@ -183,14 +193,14 @@ def report(times, averaging):
     for workers in (8, 64, 512):
         cells = []
         for gigabits in (1, 10, 100):
-            rate = 1 / (1 / bandwidth + 8 / (gigabits * 1e9))  # The copies of loopback, then the wire.
+            rate = 1 / (1 / bandwidth + 8 / (gigabits * 1e9))  # Loopback copies, then the wire.
             seconds = model(workers, alone, size, latency + ETHERNET_LATENCY, rate)
             cells.append(f"{seconds:.3f} s, {alone / seconds:.0%}")
         print(f"| {workers} | {' | '.join(cells)} |")
 
 
 def gradient_bytes():
-    """Bytes of the float32 gradients of the RGB network."""
+    """Return the bytes of the float32 gradients of the RGB network."""
     from dnnlib.tflib import tf
     from network import create_autoencoder
 

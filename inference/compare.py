@@ -1,4 +1,4 @@
-"""Pictures that show what a network does: corrupted, restored and clean, or noisy, denoised and what was removed."""
+"""Pictures that show what a network does: corrupted, restored, clean; or noisy, denoised, removed."""
 
 import os
 
@@ -15,9 +15,16 @@ from network import load_autoencoder
 
 
 def compare(image, out, networks, size, seed, num_gpus, precision):
-    """Writes a picture with a row for each network: the centre of an image corrupted, restored and clean.
+    """Write a picture with a row for each network: the centre of an image corrupted, restored and clean.
 
-    networks: (noise model, path of a snapshot) of each; size: side of the centre in pixels; seed: of the noise.
+    Args:
+        image: Path of a clean image.
+        out: Path of the picture.
+        networks: A list of (noise model, path of a snapshot).
+        size: Side of the centre in pixels.
+        seed: Seed of the noise.
+        num_gpus: Number of GPUs to use.
+        precision: Arithmetic of the networks, see `tflib.pick_dtype`.
     """
     images.check_writable(out)
     tflib.pick_devices(num_gpus)
@@ -35,14 +42,16 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
 
 
 def compared(label, corrupted, restored, clean):
-    """A row for `sheets.labelled_sheet`, of uint8 [3, H, W]: corrupted and restored with PSNR in dB, and clean."""
-    row = [(label, corrupted), ("restored", restored)]
-    row = [(f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels) for text, pixels in row]
-    return [*row, ("clean", clean)]
+    """Return a row for `sheets.labelled_sheet`: corrupted and restored with their PSNR, and clean; uint8 [3, H, W]."""
+
+    def measured(text, pixels):
+        return f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels
+
+    return [measured(label, corrupted), measured("restored", restored), ("clean", clean)]
 
 
 def removed(noisy, denoised):
-    """8-bit RGB page: noisy | denoised | what was removed, times 4, about mid-grey; out of range is clipped."""
+    """Return an 8-bit RGB page: noisy, denoised, and 4 times what was removed, on mid-grey. Values are clipped."""
     height, width = noisy.size
     samples = np.empty([height, 3 * width, 3], np.uint8)
     for rows in parts(height, 256):

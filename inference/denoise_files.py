@@ -1,6 +1,6 @@
-"""People's own images denoised: files, folders and globs, each image written as the kind that it was.
+"""Denoise image files, folders and globs; each result is of the kind of its image.
 
-How images of any size fit in memory: tiling.py. What kinds there are: docs/inference.md.
+tiling.py fits images of any size into memory. docs/inference.md lists the kinds of images.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from network import load_autoencoder
 
 @dataclasses.dataclass
 class Job:
-    """An image to be denoised. compare: the file for its comparison, or None."""
+    """Paths of an image, of its result, and of its comparison or None."""
 
     image: str
     out: str
@@ -33,12 +33,21 @@ class Job:
 def infer_images(
     image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None
 ):
-    """Denoises images as they are, without adding noise. The options of `config.py infer-image`, see there.
+    """Denoise images as they are, without adding noise: `config.py infer-image`.
 
-    image: list of files, folders and globs; out, compare: file, or folder where there are several images; max_memory:
-    bytes; sample_range: (black, white) of the samples or None, see `Page.range`; noise_level: "auto" to have it
-    estimated and printed.
-    UserError for an image that could not be denoised, in the end, when the others are.
+    Args:
+        image: List of files, folders and globs.
+        out: File, or folder for several images.
+        network_snapshot: Path of the snapshot.
+        num_gpus: Number of GPUs to use.
+        max_memory: Memory limit in bytes.
+        sample_range: (black, white) of the samples or None, see `Page.range`.
+        precision: Arithmetic of the network, see `tflib.pick_dtype`.
+        compare: File or folder for comparisons, or None.
+        noise_level: "auto" to estimate and print the noise level, or None.
+
+    Raises:
+        UserError: Some images could not be denoised. With several images it is raised after the others are done.
     """
     jobs = find_jobs(image, out, compare)
     for job in jobs:
@@ -62,10 +71,13 @@ def infer_images(
 
 
 def find_jobs(image, out, compare):
-    """Returns [Job, ...] for a list of files, folders and globs.
+    """Return the Jobs for a list of files, folders and globs.
 
-    Results have their paths below the folder that is named, or below the one that all images named have in common.
-    UserError if there is no image, or a file would be overwritten by that of another image.
+    With several images, a result has its image's path relative to the named folder, or to the folder that all named
+    images share.
+
+    Raises:
+        UserError: There is no image, or a result would overwrite an image or another result.
     """
     named, paths = [], []
     for name in image:
@@ -93,14 +105,15 @@ def find_jobs(image, out, compare):
             raise dnnlib.UserError(
                 f"{path}: would overwrite {taken[os.path.realpath(path)]}; name another file or folder"
             )
-        taken[os.path.realpath(path)] = "that of another image"
+        taken[os.path.realpath(path)] = "the result of another image"
     return jobs
 
 
 def _glob(pattern):
-    """Sorted paths of the images that `pattern` matches, brackets taken for a set of characters and for themselves."""
+    """Return the sorted paths of images that match `pattern`, whether its brackets are a set of characters or plain."""
     folder, rest = "", pattern
-    while "/" in rest and os.path.isdir(folder + rest[: rest.index("/") + 1]):  # So far it is no pattern, but a name.
+    # Leading parts that are names of folders are not patterns.
+    while "/" in rest and os.path.isdir(folder + rest[: rest.index("/") + 1]):
         length = rest.index("/") + 1
         folder, rest = folder + rest[:length], rest[length:]
     patterns = {glob.escape(folder) + r for r in (rest, rest.replace("[", "[[]"))}
@@ -123,7 +136,7 @@ def _denoise_file(net, job, max_memory, sample_range, noise_level):
     with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
         max_pixels, warned = _max_pixels(source, job, max_memory), False
         for index in range(source.pages):
-            name = job.image + f", page {index + 1} of {source.pages}" * (source.pages > 1)
+            name = f"{job.image}, page {index + 1} of {source.pages}" if source.pages > 1 else job.image
             noisy = source.read(index)
             if index == 0:
                 writers = _open_writers(job, noisy, source, stack)
@@ -142,9 +155,9 @@ def _denoise_file(net, job, max_memory, sample_range, noise_level):
 
 
 def _max_pixels(source, job, max_memory):
-    """Pixels of a tile that leave room for the rest in `max_memory` bytes. UserError if there is too little."""
+    """Return the maximum pixels of a tile for `max_memory` bytes. Raise UserError if they do not suffice."""
     pixels = source.size[0] * source.size[1]
-    # A page being read or written and Pillow's copy of it, 4 bytes a pixel, or a noisy and a denoised page.
+    # Held at once: a page and Pillow's copy of it with 4 bytes per pixel, or a noisy and a denoised page.
     held = tiling.BYTES_OF_PROCESS + source.nbytes + max(source.nbytes, 4 * pixels)
     if job.compare:
         held += source.nbytes + 3 * (3 + 4) * pixels
@@ -163,10 +176,12 @@ def _gib(size):
 
 
 def _open_writers(job, noisy, source, stack):
-    """[write(denoised page), write(comparison)]. UserError if one could not hold its pages: before the work."""
+    """Return [write(denoised page), write(comparison)]. Raise UserError if a file cannot hold its pages."""
     height, width = noisy.size
     comparison = pages.Page(np.broadcast_to(np.uint8(0), [height, 3 * width, 3]), pages.Kind())
-    files = [(job.out, noisy)] + [(job.compare, comparison)] * bool(job.compare)
+    files = [(job.out, noisy)]
+    if job.compare:
+        files.append((job.compare, comparison))
     for path, page in files:
         image_files.check_holds(path, page, source.pages)
     for loss in image_files.losses(job.out, noisy):

@@ -1,4 +1,4 @@
-"""Networks written in other forms: snapshots, safetensors files, TensorFlow SavedModels."""
+"""Export of RGB networks as snapshots, safetensors files and TensorFlow SavedModels."""
 
 from dnnlib import tflib
 from dnnlib.tflib import tf
@@ -6,9 +6,9 @@ from network import load_autoencoder
 
 
 def export(network_snapshot, out):
-    """Writes a network in the form that `out` names: see `tflib.export`.
+    """Write a network in the form that the name `out` stands for: see `tflib.export`.
 
-    A SavedModel takes `image` [N, 3, H, W] of any size and gives `denoised`, the same; it computes in float32.
+    A SavedModel maps `image` [N, 3, H, W] of any size to `denoised` of the same shape, in float32.
     """
     tflib.check_export(out)
     with tf.Graph().as_default(), tflib.create_session():

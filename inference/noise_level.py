@@ -1,4 +1,4 @@
-"""How much noise an image has."""
+"""Estimated noise level of an image."""
 
 import itertools
 import math
@@ -7,15 +7,15 @@ import numpy as np
 
 
 def estimate_noise_level(page):
-    """The standard deviation of the page's Gaussian noise on the scale of 0..255; nan where the page is too small.
+    """Estimate the standard deviation of a page's Gaussian noise on the scale 0..255; NaN if the page is too small.
 
-    The wavelet estimate of Donoho and Johnstone 1994 as scikit-image has it, mean over channels; of a large page the
-    median over blocks, which leaves out those that are saturated.
+    The estimate is scikit-image's wavelet estimate (Donoho and Johnstone 1994), averaged over channels. Large pages are
+    divided into blocks; the median over the blocks ignores saturated ones.
     """
     from skimage.restoration import estimate_sigma
 
     (height, width), channels = page.size, page.colours.shape[2]
-    if min(height, width) < 5:  # scikit-image takes fewer columns for colour channels.
+    if min(height, width) < 5:  # scikit-image treats fewer than 5 columns as colour channels.
         return math.nan
     rows, columns = (np.linspace(0, n, math.ceil(n / 1024) + 1, dtype=int) for n in (height, width))
     estimates = [

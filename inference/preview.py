@@ -1,4 +1,4 @@
-"""What a corruption does to an image, to be seen before a network is trained on it for hours."""
+"""Preview of a corruption: look at it before training a network on it for hours."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The network applied to images larger than memory allows at once: in tiles, with the result of the whole image."""
+"""Inference in tiles: images larger than memory allows, with the result of the whole image."""
 
 import math
 
@@ -6,23 +6,23 @@ import numpy as np
 
 import network
 
-# Bytes that applying the network takes for each pixel that it sees at once, and bytes of the process without: measured
-# as peak resident memory over 0.4 to 8 megapixels, float32 on a CPU without AVX-512; bfloat16 takes two thirds.
+# Memory in bytes for each pixel of a tile, and for the rest of the process. Measured as peak resident memory for 0.4
+# to 8 megapixels in float32 on a CPU without AVX-512; bfloat16 takes two thirds.
 BYTES_PER_PIXEL = 1450
 BYTES_OF_PROCESS = 700 * 2**20
 
-# How many pixels the network sees at once, at most, though memory may allow more: nothing larger has been measured.
+# Maximum pixels of a tile, even if memory allows more: larger tiles have not been measured.
 MAX_PIXELS = 2**23
-# The same for any network, made `layers.in_strips` or not. Without, oneDNN copies every channel 9 times on CPUs that
-# lack AVX-512, and from 1 GiB of copies on, after 1.2 megapixels, takes an implementation a hundred times slower.
+# Maximum pixels of a tile for networks made without `layers.in_strips`. On CPUs without AVX-512, oneDNN copies every
+# channel of these 9 times, and above 1 GiB of copies (1.2 megapixels) it uses code that is a hundred times slower.
 _MAX_PIXELS_OF_ANY = 2**20
 
-# How far a tile sees beyond what is kept of its result: as far as the network does, in whole steps of its poolings.
+# Margin in pixels around the part of a tile that is kept: the receptive field, rounded up to a multiple of 32.
 MARGIN = math.ceil(network.receptive_field() / network.MULTIPLE) * network.MULTIPLE
 
 
 def denoise(net, x, max_pixels=_MAX_PIXELS_OF_ANY):
-    """The network applied to one float image [3, H, W] of any size, at most about `max_pixels` at once."""
+    """Return the network's output for one float image [3, H, W] of any size, in tiles of about `max_pixels` at most."""
     y = np.empty_like(x)
     for rows, columns, tile in run_tiles(net, lambda r, c: x[:, r, c], x.shape[1:], max_pixels):
         y[:, rows, columns] = tile
@@ -30,14 +30,21 @@ def denoise(net, x, max_pixels=_MAX_PIXELS_OF_ANY):
 
 
 def run_tiles(net, crop, size, max_pixels):
-    """Yields (slice of rows, slice of columns, the network's output float32 [3, h, w] there), which cover the image.
+    """Run the network on an image in tiles.
 
-    crop(rows, columns) -> float32 [3, h, w] of the image of `size` (height, width).
+    The result equals that of the whole image up to rounding. Tiles start at multiples of 32, so that their poolings
+    coincide with the whole image's, and a margin of MARGIN pixels is dropped at the sides inside the image. All tiles
+    have the same shape, so that they share memory. Tiles at the right and bottom end with the image; the network pads
+    them by reflection, as it pads the image.
 
-    The result equals that of the whole image but for rounding. Tiles start at multiples of 32, where the whole image's
-    2x2 poolings meet too, and what is nearer than MARGIN to a side of a tile that is not the image's is not kept. All
-    tiles have one shape, so that memory that was taken for one serves for all; those at the right and bottom end with
-    the image, and there the network pads them by reflection as it would the image.
+    Args:
+        net: The RGB network.
+        crop: Function (rows, columns) -> float32 [3, h, w] of the image.
+        size: (height, width) of the image.
+        max_pixels: Maximum number of pixels of a tile, see `tile_shape`.
+
+    Yields:
+        (slice of rows, slice of columns, output float32 [3, h, w]); together they cover the image.
     """
     shape = tile_shape(size, max_pixels)
     for rows, kept_rows in _spans(size[0], shape[0]):
@@ -47,9 +54,9 @@ def run_tiles(net, crop, size, max_pixels):
 
 
 def tile_shape(size, max_pixels):
-    """(height, width) of the tiles that cover an image of `size` with the least work, multiples of 32.
+    """Return the (height, width) of tiles that cover an image of `size` with the least work, multiples of 32.
 
-    Of at most `max_pixels`, or the smallest there are.
+    A tile has at most `max_pixels`, unless even the smallest possible tile has more.
     """
     heights, widths = (_lengths(n) for n in size)
     work = {
@@ -62,7 +69,7 @@ def tile_shape(size, max_pixels):
 
 
 def tile_count(size, shape):
-    """How many tiles of `shape` cover an image of `size`."""
+    """Return the number of tiles of `shape` that cover an image of `size`."""
     return math.prod(len(_spans(n, length)) for n, length in zip(size, shape))
 
 
@@ -71,7 +78,7 @@ def _padded(n):
 
 
 def _lengths(n):
-    """{length of a tile: how many cover n pixels}: for every number of tiles the shortest that do, longest first."""
+    """Return {length of a tile: number of tiles that cover n pixels}, the shortest length for each number of tiles."""
     lengths, total, smallest = {}, _padded(n), 2 * MARGIN + network.MULTIPLE
     for count in range(1, math.ceil(total / network.MULTIPLE) + 1):
         length = _padded((total + 2 * MARGIN * (count - 1)) / count)
@@ -82,13 +89,17 @@ def _lengths(n):
 
 
 def _spans(n, length):
-    """[(slice that a tile sees, slice of it that is kept), ...] along a side of n pixels."""
+    """Return [(slice of a tile, slice of it that is kept), ...] along a side of n pixels."""
     total, step = _padded(n), length - 2 * MARGIN
     if length >= total:
         return [(slice(0, n), slice(0, n))]
-    starts = [min(start, total - length) for start in range(0, total - length + step, step)]
-    ends = [start + length - MARGIN for start in starts[:-1]] + [n]
-    return [(slice(s, min(s + length, n)), slice(b, e)) for s, b, e in zip(starts, [0, *ends], ends)]
+    spans, covered = [], 0
+    while covered < n:
+        start = min(len(spans) * step, total - length)
+        kept_to = n if start + length == total else start + length - MARGIN
+        spans.append((slice(start, min(start + length, n)), slice(covered, kept_to)))
+        covered = kept_to
+    return spans
 
 
 def _within(part, whole):

@@ -1,1 +1,1 @@
-"""MRI: volumes, k-space and its undersampling, the model and its validation."""
+"""MRI: volumes, k-space and its undersampling, the model with its losses, validation."""

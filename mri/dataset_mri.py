@@ -1,7 +1,7 @@
-"""The MRI case's data: slices with their spectra from a pickle of dataset_tool_mri.py, and elements made of them.
+"""MRI data: slices with their spectra from the pickles of dataset_tool_mri.py, and training elements made from them.
 
-An element is a pure function of data, settings, seed, epoch and position: it can be made in any order, in parallel, and
-again by a resumed run.
+An element is a pure function of data, settings, seed, epoch and position. Elements can therefore be made in any order
+and in parallel, and a resumed run makes the same ones.
 """
 
 import functools
@@ -16,15 +16,15 @@ from dnnlib.sharding import shard_numbers
 from imaging.images import to_float
 from mri import kspace
 
-SIZE = 255  # Slices are 256x256; an odd size gives every frequency its point reflection (see kspace.py).
+SIZE = 255  # Slices are 256x256. With an odd size, every frequency has its point reflection (see kspace.py).
 
-# What a random generator is for. It comes before seed and numbers because NumPy seeds (a, b) and (a, b, 0) alike.
+# The purpose of a random generator, the first number of its seed: NumPy treats the seeds (a, b) and (a, b, 0) alike.
 _ORDER, _TRAINING, _VALIDATION = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class MriData:
-    """Slices in memory: `images` uint8 [n, 256, 256], `spectra` complex64 [n, 255, 255] as by `kspace.fft2c`."""
+    """Slices in memory: `images` uint8 [n, 256, 256], `spectra` complex64 [n, 255, 255] from `kspace.fft2c`."""
 
     images: np.ndarray
     spectra: np.ndarray
@@ -33,21 +33,21 @@ class MriData:
         return len(self.images)
 
     def checksum(self):
-        """A number for the images, of which the spectra are made: copies of a file have the same."""
+        """Return a checksum of the images, from which the spectra are made."""
         from dnnlib import tflib
 
         return tflib.checksum(self.images)
 
     def image(self, index):
-        """Slice `index` without its last row and column, float32 [255, 255] in [-0.5, 0.5]."""
+        """Return slice `index` without its last row and column: float32 [255, 255] in [-0.5, 0.5]."""
         return to_float(self.images[index, :SIZE, :SIZE])
 
 
 class Undersampling:
-    """Random undersampling of k-space ("bspec"): x' = IFFT(k / m * FFT(x)), each k(f) being 0 or 1, P[k(f) = 1] = m(f).
+    """Random undersampling of k-space ("bspec"): x' = IFFT(k / m * FFT(x)), k(f) is 0 or 1, P[k(f) = 1] = m(f).
 
-    m(r) = p_at_edge^(r / (size // 2)) at distance r from the zero frequency; k is symmetric, so that x' is real. The
-    expectation of x' is x. x is in [-0.5, 0.5]; x' exceeds that range and is not clipped.
+    At distance r from the zero frequency, m is p_at_edge^(r / (size // 2)). The mask k is symmetric, so x' is real. The
+    expectation of x' is x. Images x are in [-0.5, 0.5]; x' exceeds this range and is not clipped.
     """
 
     def __init__(self, p_at_edge=0.025, size=SIZE):
@@ -57,43 +57,50 @@ class Undersampling:
         self.probability = kspace.keep_probability(size, p_at_edge)
 
     def __call__(self, spectrum, rng):
-        """Centred spectrum complex64 [N, N] -> (image float32 [N, N], mask of the kept frequencies bool [N, N])."""
+        """Undersample a centred spectrum, complex64 [N, N].
+
+        Returns:
+            (image float32 [N, N], mask of the kept frequencies bool [N, N])
+        """
         mask = kspace.draw_mask(self.probability, rng)
         return kspace.undersample(spectrum, mask, self.probability), mask
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How elements are made of slices."""
+    """How elements are made from slices."""
 
     undersampling: Undersampling
-    corrupt_targets: bool = True  # Noise2Noise; False: the target is the clean image.
-    augment_translation: int = 64  # Pixels, at most, cyclically, in both axes; training only.
+    corrupt_targets: bool = True  # False: the target is the clean image.
+    augment_translation: int = 64  # Maximum cyclic shift in pixels along both axes; training only.
 
 
 class Element(NamedTuple):
-    """What the network takes and is held against."""
+    """Input of the network, its target, and what the losses need."""
 
     input: np.ndarray  # float32 [255, 255], undersampled.
-    target: np.ndarray  # float32 [255, 255], independently undersampled or clean.
-    mask: np.ndarray  # bool [255, 255]: the frequencies that `input` was made of, the zero frequency in the centre.
+    target: np.ndarray  # float32 [255, 255]: undersampled independently of the input, or clean.
+    mask: np.ndarray  # bool [255, 255]: the frequencies kept in `input`; zero frequency in the centre.
     known: np.ndarray  # complex64 [255, 255]: the clean spectrum where `mask` is set, zero elsewhere.
-    weight: np.ndarray  # float32 [255, 255]: the target's spectrum is the clean one times this, 0 or 1/m; 1 if clean.
+    weight: np.ndarray  # float32 [255, 255]: target spectrum / clean spectrum. 0 or 1/m; 1 if clean.
 
 
-_DTYPES = "float32", "float32", "bool", "complex64", "float32"  # Of an Element's fields.
+_DTYPES = "float32", "float32", "bool", "complex64", "float32"  # Types of the fields of an Element.
 
 
 def load(path):
-    """Reads a pickle (images uint8 [n, 256, 256], spectra complex64 [n, 255, 255]) -> MriData.
+    """Read a pickle of (images uint8 [n, 256, 256], spectra complex64 [n, 255, 255]) as MriData.
 
-    Runs nothing that the file might hold. UserError naming the file if it is something else.
+    Code in the file is not run. Raises UserError if the file holds something else.
     """
     print(f"Loading dataset from {path}", flush=True)
     content = safe_pickle.load(path)
     if not (isinstance(content, (tuple, list)) and [type(x) for x in content] == [np.ndarray] * 2):
         raise dnnlib.UserError(f"{path}: not a pair of images and spectra; make it with dataset_tool_mri.py genpkl")
-    for what, array, dtype, size in zip(("images", "spectra"), content, ("uint8", "complex64"), (SIZE + 1, SIZE)):
+    for what, array, dtype, size in (
+        ("images", content[0], "uint8", SIZE + 1),
+        ("spectra", content[1], "complex64", SIZE),
+    ):
         if array.dtype != dtype or array.ndim != 3 or array.shape[1:] != (size, size):
             found = f"{array.dtype} {list(array.shape)}"
             raise dnnlib.UserError(f"{path}: {what} are {found}, not {dtype} [n, {size}, {size}]")
@@ -107,7 +114,7 @@ def load(path):
 
 
 def training_element(data, settings, seed, epoch, position):
-    """Element number `position` of an epoch: each slice once in random order, then again if `position` >= len(data)."""
+    """Return element `position` of an epoch, which takes the slices in random order, and again after the last one."""
     index = _order(len(data), seed, epoch)[position % len(data)]
     rng = np.random.default_rng((_TRAINING, seed, epoch, position))
     image, spectrum = data.image(index), data.spectra[index]
@@ -123,7 +130,7 @@ def training_element(data, settings, seed, epoch, position):
 
 
 def validation_element(data, settings, seed, index):
-    """Slice `index`, not translated, undersampled in the same way in every evaluation; the target is clean."""
+    """Return the element of slice `index`: not translated, the same mask in every evaluation, the target clean."""
     rng = np.random.default_rng((_VALIDATION, seed, index))
     spectrum = data.spectra[index]
     corrupted, mask = settings.undersampling(spectrum, rng)
@@ -131,22 +138,26 @@ def validation_element(data, settings, seed, index):
     return Element(corrupted, image, mask, spectrum * mask, np.ones_like(image))
 
 
-@functools.lru_cache(maxsize=4)  # Elements of two epochs are in the making when one follows the other.
+@functools.lru_cache(maxsize=4)  # Elements of consecutive epochs are made at the same time.
 def _order(count, seed, epoch):
     return np.random.default_rng((_ORDER, seed, epoch)).permutation(count)
 
 
 def minibatches_per_epoch(num_images, minibatch_size):
-    """At least 1: with fewer images than a minibatch holds, they are repeated to fill one."""
+    """Return the number of minibatches per epoch, at least 1: fewer images than that are repeated."""
     return max(1, num_images // minibatch_size)
 
 
 def minibatches(data, settings, seed, minibatch_size, start, stop, part=(0, 1)):
-    """A tf.data.Dataset of the minibatches number `start` up to, not including, `stop`, counted over the whole run.
+    """Return a tf.data.Dataset of the minibatches `start` to `stop` - 1, counted over the whole run.
 
-    part: (w, W) for the part w of each minibatch when W workers share it, its size n = minibatch_size / W.
-    Each is an Element of tensors with n as their first dimension. One dataset for all epochs, so that the next one's
-    first minibatches are prepared during this one's last.
+    One dataset serves all epochs, so that the first minibatches of an epoch are prepared during the epoch before it.
+
+    Args:
+        part: (w, W) for shard w of each minibatch when W workers share it.
+
+    Returns:
+        A dataset of Elements whose tensors have minibatch_size / W as their first dimension.
     """
     from dnnlib.tflib import tf
 

@@ -1,38 +1,51 @@
-"""The "fspec" post-operation on the network's output, and the loss where the target was measured, on tensors."""
+"""The "fspec" post-operation and the loss over measured frequencies, in TensorFlow."""
 
 from dnnlib.tflib import tf
 
 
 def restore_known(output, mask, known):
-    """The "fspec" post-operation: the frequencies that were measured replace the network's own.
+    """Replace the network's frequencies by the measured ones: the "fspec" post-operation.
 
-    output: [N, 255, 255]; mask: [N, 255, 255], set where a frequency is known; known: complex64 [N, 255, 255], its
-    value, zero elsewhere; both with the zero frequency in the centre. Returns [N, 255, 255].
+    Args:
+        output: Output of the network, [N, 255, 255].
+        mask: [N, 255, 255], set where a frequency was measured; zero frequency in the centre.
+        known: Measured frequencies, complex64 [N, 255, 255], 0 elsewhere; zero frequency in the centre.
+
+    Returns:
+        Images [N, 255, 255].
     """
     return tf.math.real(tf.signal.ifft2d(restored_spectrum(output, mask, known)))
 
 
 def restored_spectrum(output, mask, known):
-    """The spectrum of `restore_known`, complex64 [N, 255, 255], the zero frequency first."""
+    """Return the spectrum of `restore_known`, complex64 [N, 255, 255], zero frequency at [0, 0]."""
     mask, known = _zero_first(tf.cast(mask, tf.complex64)), _zero_first(known)
     return fft2(output) * (1 - mask) + known
 
 
 def fft2(images):
-    """Real images [N, H, W] -> their spectra, complex64, the zero frequency first."""
+    """Return the spectra of real images [N, H, W] as complex64, zero frequency at [0, 0]."""
     return tf.signal.fft2d(tf.cast(images, tf.complex64))
 
 
 def measured_error(spectrum, target, weight):
-    """Squared error where the target was measured, over the probability of that: a mean over pixels, a scalar.
+    """Mean squared error over the frequencies measured in the target, weighted by 1 / probability.
 
-    spectrum: complex64 [N, H, W], of an output, the zero frequency first; target: [N, H, W], whose spectrum is the
-    clean one, X, times `weight`, 0 or 1/m, with the zero frequency in the centre.
+    With the output's spectrum Y, the clean spectrum X and P[k(f) = 1] = m(f), the loss is the sum over frequencies f of
+    k(f)/m(f) |Y(f) - X(f)|^2. Its expectation over targets is the squared error to the clean image (Parseval). The
+    squared error to the target, |Y(f) - k(f)/m(f) X(f)|^2, has the same expectation up to a constant, but a noisier
+    gradient: it varies with X, this one only with the remaining error Y - X.
 
-    The mean over targets of sum_f k(f)/m(f) |Y(f) - X(f)|^2, P[k(f) = 1] = m(f), is the squared error to the clean one
-    (Parseval). So is, but for a constant, that of the squared error to the target, |Y(f) - k(f)/m(f) X(f)|^2, whose
-    gradient however varies as X does, this one's as what is left to be learnt, Y - X. Both are Noise2Noise; errors at
-    measured frequencies alone: Yaman et al. 2020 (SSDU), so weighted: Millard & Chiew 2023.
+    Args:
+        spectrum: Y, complex64 [N, H, W], zero frequency at [0, 0].
+        target: Images [N, H, W] with the spectrum `weight` * X.
+        weight: k/m, [N, H, W], zero frequency in the centre; 1 for clean targets.
+
+    Returns:
+        A scalar: the mean over images and pixels.
+
+    References:
+        Yaman et al. 2020 (SSDU): errors at measured frequencies only. Millard & Chiew 2023: the weights.
     """
     weight = _zero_first(weight)
     error = tf.cast(weight, tf.complex64) * spectrum - fft2(target)
@@ -42,5 +55,5 @@ def measured_error(spectrum, target, weight):
 
 
 def _zero_first(x):
-    """[N, H, W] with the zero frequency in the centre -> the same with it at [0, 0]."""
+    """Move the zero frequency of [N, H, W] from the centre to [0, 0]."""
     return tf.signal.ifftshift(x, axes=(1, 2))

@@ -1,4 +1,4 @@
-"""The MRI network at work: losses, outputs, decibels, pictures."""
+"""The MRI model: network, post-operation, losses, snapshots, and results with PSNR and pictures."""
 
 import numpy as np
 
@@ -10,9 +10,7 @@ from mri import dataset_mri, kspace
 from mri.losses import fft2, measured_error, restore_known, restored_spectrum
 from network import create_autoencoder_mri
 
-MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
-EXAMPLES = 100  # Validation slices in psnr.txt.
-PICTURES = 10  # How many of these are saved as final<index>.png.
+MINIBATCH = 8  # Slices per minibatch in validation; bounds its memory.
 
 
 class Model:
@@ -27,7 +25,7 @@ class Model:
         size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
         self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
         self._restored = self._post_process(self.network.output, self._mask, self._known)
-        self.losses = {"image": self._image_loss, "measured": self._measured_loss}  # Of tensors of an `Element`.
+        self.losses = {"image": self._image_loss, "measured": self._measured_loss}  # They take the fields of `Element`.
 
     def _post_process(self, output, mask, known):
         return restore_known(output, mask, known) if self.post_op else output
@@ -38,34 +36,38 @@ class Model:
         return tf.reduce_mean(tf.square(restored - target))
 
     def _measured_loss(self, x, target, mask, known, weight):
-        """The same of frequencies at which the target was measured, see `losses.measured_error`."""
+        """Mean squared error over the frequencies measured in the target: see `losses.measured_error`."""
         output = self.network.get_output_for(x)
         spectrum = restored_spectrum(output, mask, known) if self.post_op else fft2(output)
         return measured_error(spectrum, target, weight)
 
     def run(self, elements):
-        """A list of elements -> a list of Results."""
+        """Run the network on a list of elements. Return a list of Results."""
         x, _, mask, known, _ = (np.stack(field) for field in zip(*elements))
         feed = {self.network.input: x, self._mask: mask, self._known: known}
         outputs = self.network.session.run([self.network.output, self._restored], feed)
         return [Result(element, *output) for element, *output in zip(elements, *outputs)]
 
     def evaluate(self, data, settings, seed, count=None):
-        """Yields the Results of the first `count` slices of `data`, by default of all, each undersampled as ever."""
+        """Yield the Results of the first `count` slices of `data`, by default of all, with fixed masks."""
         count = min(count or len(data), len(data))
         for start in range(0, count, MINIBATCH):
             indices = range(start, min(start + MINIBATCH, count))
             yield from self.run([dataset_mri.validation_element(data, settings, seed, i) for i in indices])
 
     def save(self, path):
-        """Writes all variables, the optimizer's included, as a dictionary name -> array, pickled or as safetensors."""
+        """Write all variables, including the optimiser's, as {name: array}: a pickle or a safetensors file."""
         variables = {_local_name(v): v for v in tf.global_variables()}
         tflib.save_arrays(tf.get_default_session().run(variables), path)
 
     def load(self, path):
-        """Reads such a file, as this or the published project wrote it: the network, and the optimizer if it is there.
+        """Read the network from a file of `save` or of the published project, and the optimiser if the file has it.
 
-        Returns all that is in it, {name: array}. UserError if it is of another network or something else.
+        Returns:
+            The file's content: {name: array}.
+
+        Raises:
+            UserError: The file belongs to another network or is something else.
         """
         values = tflib.load_snapshot(path).variables
         values = {name.removesuffix(":0"): value for name, value in values.items()}
@@ -82,26 +84,26 @@ class Model:
 
 
 class Result:
-    """A slice with what the network made of it; float32 [255, 255]."""
+    """A slice and the network's output for it; all images are float32 [255, 255]."""
 
     def __init__(self, element, output, restored):
         self.input, self.target = element.input, element.target
         self.output, self.restored = output, restored  # Before and after the post-operation.
 
     def decibels(self):
-        """PSNR (peak 1) of the input, of the output, and of the output with both images clamped to [-0.5, 0.5]."""
+        """Return PSNR in dB (peak 1) of the input, of the output, and of the output with both images clamped."""
         pairs = (self.input, self.target), (self.restored, self.target)
         return *(metrics.psnr(a, b, peak=1) for a, b in pairs), _clamped_psnr(self.restored, self.target)
 
     def input_db_clamped(self):
-        """PSNR of the input as the last of `decibels` is of the output: what the network has to surpass."""
+        """Return PSNR in dB (peak 1) of the input with both images clamped to [-0.5, 0.5]."""
         return _clamped_psnr(self.input, self.target)
 
     def picture(self):
-        """uint8 [510, 1020]: corrupted, network output, after the post-operation, target; below, their spectra."""
+        """Return uint8 [510, 1020]: input, network output, output after the post-operation, target; spectra below."""
         row = [self.input, self.output, self.restored, self.target]
         spectra = [np.log10(np.abs(kspace.fft2c(image)) + 1e-3) for image in row]
-        spectra = [spectrum / 8 - 0.1 for spectrum in spectra]  # 10^-3 .. 10^5 on the range of an image.
+        spectra = [spectrum / 8 - 0.1 for spectrum in spectra]  # Maps 10^-3..10^5 to the range of an image.
         return images.to_uint8(np.block([row, spectra]))
 
 
@@ -110,5 +112,5 @@ def _clamped_psnr(a, b):
 
 
 def _local_name(variable):
-    """`autoencoder_mri/enc_conv0/W/Adam` -> `enc_conv0/W/Adam`: the names of the published files."""
+    """Return the name in the published files: `enc_conv0/W/Adam` for `autoencoder_mri/enc_conv0/W/Adam`."""
     return variable.op.name.split("autoencoder_mri/", 1)[-1]

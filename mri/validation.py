@@ -11,13 +11,12 @@ from imaging import images
 from mri import dataset_mri
 from mri.model import Model
 
-MINIBATCH = 8  # Slices at a time: bounds the memory of validation.
-EXAMPLES = 100  # Validation slices in psnr.txt.
-PICTURES = 10  # How many of these are saved as final<index>.png.
+EXAMPLES = 100  # Number of validation slices in psnr.txt.
+PICTURES = 10  # Number of these that are saved as final<index>.png.
 
 
 def save_examples(ctx, model, data, settings, seed):
-    """Writes `psnr.txt` and `final<index>.png` for the first validation slices."""
+    """Write `psnr.txt` and `final<index>.png` for the first validation slices."""
     results = list(model.evaluate(data, settings, seed, EXAMPLES))
     with dnnlib.open_atomic(ctx.path("psnr.txt")) as f:
         for index, result in enumerate(results):
@@ -27,7 +26,7 @@ def save_examples(ctx, model, data, settings, seed):
 
 
 def validate(submit_config, network_snapshot, data_dir, valid_set, p_at_edge, post_op, precision, seed):
-    """Measures a network on a validation set; writes psnr.txt and pictures. Returns the mean clamped PSNR in dB."""
+    """Measure a network on a validation set, write psnr.txt and pictures. Return the mean clamped PSNR in dB."""
     data = dataset_mri.load(os.path.join(data_dir, valid_set))
     settings = dataset_mri.Settings(dataset_mri.Undersampling(p_at_edge))
     with tf.Graph().as_default(), tflib.create_session() as session:
@@ -49,10 +48,10 @@ def validate(submit_config, network_snapshot, data_dir, valid_set, p_at_edge, po
 
 
 def export(network_snapshot, out):
-    """Writes a network in the form that `out` names: see `tflib.export`. A snapshot keeps the optimizer's variables.
+    """Write a network in the form that the name `out` stands for: see `tflib.export`.
 
-    A SavedModel takes `image` [N, 255, 255] and gives `denoised`, the same: the network without the post-operation, in
-    float32.
+    A snapshot keeps the optimiser's variables. A SavedModel maps `image` [N, 255, 255] to `denoised` of the same shape:
+    the network without the post-operation, in float32.
     """
     tflib.check_export(out)
     with tf.Graph().as_default(), tflib.create_session() as session:

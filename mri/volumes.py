@@ -1,4 +1,4 @@
-"""NIfTI volumes: which files below a folder are volumes, what they are called, and how they are read."""
+"""NIfTI volumes: find them in a folder, name them and read them."""
 
 import functools
 import math
@@ -14,27 +14,27 @@ import numpy as np
 import dnnlib
 from dnnlib.util import words_of
 
-MAX_VOXELS = 1 << 29  # A head at 0.25 mm has 500 million. Each takes 8 bytes where its values are scaled.
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # The axis it is perpendicular to, of Right, Anterior, Superior.
-_DEFLATE_RATIO = 1032  # The highest compression ratio of gzip.
+MAX_VOXELS = 1 << 29  # A head at 0.25 mm has 500 million. A voxel takes 8 bytes if the file scales its values.
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # {plane: index of its normal axis among right, anterior, superior}
+_DEFLATE_RATIO = 1032  # Maximum compression ratio of gzip.
 _NAME = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
 
 
 class UnusableVolumeError(dnnlib.UserError):
-    """Raised for a volume that is passed over, whereas an output that cannot be written ends the program."""
+    """Raised for a volume that is skipped. Other UserErrors end the program."""
 
 
 def find_volumes(folder, pattern="*"):
     """Return {name: path} of the .nii and .nii.gz files below `folder`, in name order.
 
-    The name is that of the file. If two files share one, all names begin with their folders: "sub-01_T1" is sub-01/T1.
-    Links to folders are followed; hidden files and folders are passed over. Other files are counted on stdout.
+    A volume has the name of its file. If two files share a name, all names begin with their folders: "sub-01_T1" is
+    sub-01/T1. Links to folders are followed; hidden files and folders are skipped. A line on stdout counts other files.
 
     Args:
         pattern: Shell pattern of the files to take, such as "*T1w*" or "anat/*T1w*".
 
     Raises:
-        UserError: There is no such volume, or two would have the same name.
+        UserError: There is no such volume, or two have the same name.
     """
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of volumes")
@@ -55,7 +55,7 @@ def find_volumes(folder, pattern="*"):
 
 
 def _files_below(folder):
-    """Yield the paths of all files, through links to folders, which may form loops: each folder is read once."""
+    """Yield the paths of all files; follow links to folders, but read each folder once, as links may form loops."""
 
     def report(error):
         print(f"skipped: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -78,20 +78,20 @@ def _named(folder, paths):
         if shared:
             name = "_".join([*os.path.relpath(path, folder).split(os.sep)[:-1], name])
         if name in volumes:
-            raise dnnlib.UserError(f"{path}: slices would be named as those of {volumes[name]}; rename one")
+            raise dnnlib.UserError(f"{path}: its slices would have the names of those of {volumes[name]}; rename one")
         volumes[name] = path
     return dict(sorted(volumes.items()))
 
 
 def _report_others(paths):
-    """Print how many files are no volumes, by suffix."""
+    """Print the number of files that are not volumes, by suffix."""
     suffixes = Counter(os.path.splitext(path)[1].lower() for path in paths)
     if suffixes:
-        print(f"passed over: {_list(suffixes, 'without a suffix')}")
+        print(f"skipped: {_list(suffixes, 'without a suffix')}")
 
 
 def _report_kinds(names):
-    """Print a note if the last parts of the names, such as T1w and mask, tell several kinds of volumes apart."""
+    """Print a note if the last parts of the names, such as T1w and mask, show that there are several kinds."""
     parts = (re.split("[_-]", name)[-1] for name in names)
     kinds = Counter(part if re.search("[a-zA-Z]", part) else "" for part in parts)
     if 1 < len(kinds) < len(names):
@@ -101,20 +101,25 @@ def _report_kinds(names):
 
 def _list(counts, nameless):
     """Return {"a": 3, "b": 2} as "3 a, 2 b"."""
-    items = [f"{count} {name or nameless}" for name, count in counts.most_common(4)]
-    return ", ".join(items) + f" and {len(counts) - 4} other kinds" * (len(counts) > 4)
+    text = ", ".join(f"{count} {name or nameless}" for name, count in counts.most_common(4))
+    return f"{text} and {len(counts) - 4} other kinds" if len(counts) > 4 else text
 
 
-@np.errstate(all="ignore")  # Odd values are told in other words.
+@np.errstate(all="ignore")  # Remarks and errors report odd values.
 def read_volume(path, plane=None, white=100):
-    """Read a NIfTI file. Return (array whose third axis is perpendicular to `plane`, value that is white, remarks).
+    """Read a NIfTI file.
 
-    Without a plane, the axes are the file's. With one, a slice is a picture with rows from superior to inferior (axial:
-    from anterior to posterior) and columns from the patient's right to the left (sagittal: from anterior to posterior),
-    as radiologists look at them; the slices are numbered towards right, anterior or superior. NaN becomes 0.
+    Without `plane`, the array has the file's axes. With it, slices look as radiologists show them: rows from superior
+    to inferior (axial: anterior to posterior), columns from the patient's right to left (sagittal: anterior to
+    posterior), slices numbered towards right, anterior or superior. NaN becomes 0.
 
     Args:
-        white: Percentile of the values above zero that is white. 100 is the volume's maximum.
+        path: The file.
+        plane: One of PLANES, to which the third axis becomes perpendicular, or None.
+        white: Percentile of the values above zero that becomes white; 100 is the maximum.
+
+    Returns:
+        (array, value that becomes white, list of remarks)
 
     Raises:
         UnusableVolumeError: The file cannot be read, or is not one volume of finite numbers.
@@ -129,21 +134,21 @@ def read_volume(path, plane=None, white=100):
         data = np.asanyarray(volume.dataobj)
     except UnusableVolumeError:
         raise
-    except Exception as error:  # nibabel, gzip and zlib have many kinds of errors for damaged files.
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds of errors for damaged files.
         raise UnusableVolumeError(f"{path}: cannot be read ({words_of(error)})") from None
     remarks, missing = [], np.isnan(data)
     if missing.any():
         data = np.where(missing, data.dtype.type(0), data)
-        remarks.append(f"NaN in {missing.mean():.2%} of the voxels, taken as 0")
+        remarks.append(f"NaN in {missing.mean():.2%} of the voxels, replaced by 0")
     if not np.isfinite(data).all():
-        raise UnusableVolumeError(f"{path}: holds infinite values")
+        raise UnusableVolumeError(f"{path}: has infinite values")
     peak = data.max()
     if peak <= 0:
-        raise UnusableVolumeError(f"{path}: holds nothing above zero")
+        raise UnusableVolumeError(f"{path}: has no value above zero")
     if white < 100:
         peak = np.percentile(data[data > 0], white)
     if not 1e-30 < peak < 1e30:
-        raise UnusableVolumeError(f"{path}: its maximum of {peak:g} is beyond single precision")
+        raise UnusableVolumeError(f"{path}: its maximum of {peak:g} exceeds single precision")
     if np.count_nonzero(data > peak / 5) < np.count_nonzero(data > 0) / 1000:
         remarks.append(
             f"dark: fewer than one voxel in 1000 exceeds a fifth of its maximum of {peak:g}; try --white 99.9"
@@ -154,23 +159,24 @@ def read_volume(path, plane=None, white=100):
 
 
 def check_size(volume, path):
-    """UnusableVolumeError if a nibabel image, of which only the header has been read, is not one volume of numbers.
+    """Check the header of a nibabel image before memory is allocated for its data.
 
-    Also if the file cannot hold as much as its header says, for memory is taken before it is read.
+    Raises:
+        UnusableVolumeError: It is not one volume of numbers, or is larger than the file can hold or the limit allows.
     """
     dtype, shape = volume.get_data_dtype(), volume.shape
     if dtype.kind not in "biuf" or min(shape) < 1 or len(shape) < 3 or max(shape[3:], default=1) > 1:
         raise UnusableVolumeError(f"{path}: is {list(shape)} of {dtype}, not a volume of numbers")
     voxels, ratio = math.prod(shape), _DEFLATE_RATIO if path.lower().endswith(".gz") else 1
     if volume.dataobj.offset + voxels * dtype.itemsize > os.path.getsize(path) * ratio:
-        raise UnusableVolumeError(f"{path}: is cut short, or damaged: it cannot hold {list(shape)} of {dtype}")
+        raise UnusableVolumeError(f"{path}: is truncated or damaged: it cannot hold {list(shape)} of {dtype}")
     if voxels > MAX_VOXELS:
         raise UnusableVolumeError(f"{path}: has {voxels >> 20} million voxels; the limit is {MAX_VOXELS >> 20} million")
 
 
 @functools.cache
 def _nibabel():
-    """nibabel, without its remarks on odd headers, which name no file."""
+    """Return nibabel, without its messages about odd headers, which name no file."""
     import nibabel
 
     nibabel.imageglobals.logger.disabled = True

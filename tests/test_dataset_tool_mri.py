@@ -179,7 +179,7 @@ def test_kinds_of_volumes_are_told_and_a_pattern_takes_one(tmp_path, capsys):
     names = [f"sub-{s}/anat/sub-{s}_{kind}.nii.gz" for s in (1, 2, 3) for kind in ("T1w", "mask")]
     assert len(volumes_of(tmp_path, *names, "sub-1/anat/x.json", "x.tsv", "y.json")) == 6
     assert capsys.readouterr().out.splitlines() == [
-        "passed over: 2 .json, 1 .tsv",
+        "skipped: 2 .json, 1 .tsv",
         "note: volumes of several kinds: 3 T1w, 3 mask; --name '*T1w*' takes one kind",
     ]
     for pattern in ("*T1w*", "anat/*T1w.nii.gz"):
@@ -198,10 +198,8 @@ def test_voxels_that_outshine_the_rest_and_missing_ones(tmp_path):
     data[:, :, 25:27] /= 100
     write_volume(tmp_path / "spot.nii", data)
     out, _ = genpng(tmp_path)
-    assert (
-        "spot: 3 slices, NaN in 33.33% of the voxels, taken as 0, the volume ends at 29, near-black slices left out: 2"
-        in out
-    )
+    assert "spot: 3 slices, NaN in 33.33% of the voxels, replaced by 0, the volume ends at 29, near-black slices" in out
+    assert "near-black slices left out: 2" in out
     expected = (data[:, :, 28] / np.float32(300) * 255).astype(np.uint8)
     np.testing.assert_array_equal(read(tmp_path / "png" / "spot_028.png")[108:148, 108:148], expected)
 

@@ -1,4 +1,4 @@
-"""Validation, as a user runs it."""
+"""Tests of `config.py validate` and `compare`."""
 
 import csv
 import math
@@ -18,14 +18,14 @@ from dnnlib.tflib import tf
 from imaging import metrics, rgb_files
 
 
-def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, tmp_path):
+def test_validate(command, photos, snapshot, tmp_path):
     (tmp_path / "set").mkdir()
     for name in os.listdir(photos):
         Image.open(photos / name).save(tmp_path / "set" / name)
     os.rename(tmp_path / "set" / "photo3.png", os.fsencode(tmp_path / "set" / "photo3") + b"\xff.png")
     (tmp_path / "set" / "broken.png").write_bytes(b"no image")
     args = ["validate", "--dataset-dir", "set", "--network-snapshot", snapshot, "--noise", "gaussian", "--seed", 7]
-    args += ["--precision", "float32"]  # The other one rounds more than a hundredth of a decibel.
+    args += ["--precision", "float32"]  # bfloat16 rounds more than 0.01 dB.
     runs = [command("config.py", *args), command("config.py", *args, "--save-images=false")]
     for run in runs:
         assert run.returncode == 0, run.stderr
@@ -38,7 +38,7 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
     assert [row["image"] for row in rows] == [*sorted(os.listdir(photos))[:3], "photo3\udcff.png"]
     assert mean["image"] == "mean"
     assert (rows[0]["width"], rows[0]["height"]) == ("96", "80")
-    for row in rows:  # Clipping to bytes is all that can help here.
+    for row in rows:  # The network changes nothing; only clipping to bytes does.
         assert float(row["psnr_denoised"]) == pytest.approx(float(row["psnr_noisy"]), abs=0.01)
         assert 20 < float(row["psnr_noisy"]) < 22.5  # sigma 25: 20.2 dB without clipping.
         assert 0 < float(row["ssim_noisy"]) < 1
@@ -49,49 +49,50 @@ def test_validate_writes_metrics_and_repeats_itself(command, photos, snapshot, t
         for measure, pixels in (("psnr_noisy", noisy), ("psnr_denoised", denoised)):
             assert float(row[measure]) == pytest.approx(metrics.psnr(clean, pixels, peak=255), abs=1e-4)
     assert len([*folders[0].glob("*.png")]) == 12 and not [*folders[1].glob("*.png")]
-    printed = float(re.search(r"^Average PSNR: (\d+\.\d\d)$", runs[0].stdout, re.M)[1])
-    assert printed == pytest.approx(np.mean([float(r["psnr_denoised"]) for r in rows]), abs=0.006)
-    assert float(mean["psnr_denoised"]) == pytest.approx(printed, abs=0.006)
+    average = float(re.search(r"^Average PSNR: (\d+\.\d\d)$", runs[0].stdout, re.M)[1])
+    assert average == pytest.approx(np.mean([float(r["psnr_denoised"]) for r in rows]), abs=0.006)
+    assert float(mean["psnr_denoised"]) == pytest.approx(average, abs=0.006)
 
 
-def test_noisy_images_are_compared_with_clean_ones(command, noisy_shots, snapshot, tmp_path):
-    words = ["--noise", "none", "--dataset-dir", noisy_shots / "b", "--network-snapshot", snapshot]
-    done = command("config.py", "validate", *words, "--reference-dir", noisy_shots / "clean")
-    assert done.returncode == 0, done.stderr
+def test_reference_dir(noisy_shots, snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["validate", "--noise", "none", "--dataset-dir", f"{noisy_shots}/b", "--network-snapshot", snapshot]
+    config.main([*words, "--reference-dir", f"{noisy_shots}/clean"])
     *rows, mean = csv.DictReader(open(tmp_path / "results/00000-autoencoder-validate/metrics.csv"))
     assert [row["image"] for row in rows] == [f"photo{k}.bmp" for k in range(4)]
-    for row in rows:  # The noise of the files, and no other: the network gives back what it is given.
+    for row in rows:  # No noise is added to that of the files, and the network changes nothing.
         clean = np.asarray(Image.open(noisy_shots / "clean" / row["image"].replace("bmp", "png")))
         noisy = np.asarray(Image.open(noisy_shots / "b" / row["image"]))
         assert float(row["psnr_noisy"]) == pytest.approx(metrics.psnr(clean, noisy, peak=255), abs=1e-4)
         assert float(row["psnr_denoised"]) == pytest.approx(float(row["psnr_noisy"]), abs=0.01)
-    assert f"Average PSNR: {float(mean['psnr_denoised']):.2f}" in done.stdout
+    assert f"Average PSNR: {float(mean['psnr_denoised']):.2f}" in capsys.readouterr().out
 
     (tmp_path / "some").mkdir()
     Image.new("RGB", (7, 7)).save(tmp_path / "some" / "photo0.png")
-    done = command("config.py", "validate", *words, "--reference-dir", "some")
-    assert done.returncode == 1
+    with pytest.raises(SystemExit):
+        config.main([*words, "--reference-dir", "some"])
     missing = [f"{noisy_shots}/b/photo{k}.bmp: has no partner in some" for k in (1, 2, 3)]
     size = f"some/photo0.png: is 7x7, but {noisy_shots}/b/photo0.bmp is 96x80"
-    assert done.stderr.splitlines()[:4] == [*missing, size]
+    assert capsys.readouterr().err.splitlines()[:4] == [*missing, size]
 
 
-def test_a_folder_with_nothing_readable_is_an_error(command, snapshot, tmp_path):
+def test_empty_folder(snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    done = command("config.py", "validate", "--dataset-dir", "empty", "--network-snapshot", snapshot)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "error: empty: no image there can be read"
+    with pytest.raises(SystemExit):
+        config.main(["validate", "--dataset-dir", "empty", "--network-snapshot", snapshot])
+    assert capsys.readouterr().err.splitlines()[0] == "error: empty: no image there can be read"
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("values,mean", [((0.5, math.nan, 0.7), 0.6), ((math.nan, math.nan), math.nan)])
-def test_the_mean_leaves_out_images_without_ssim(values, mean):
+def test_mean_without_nan(values, mean):
     rows = [{"image": "a.png", "ssim_noisy": value} for value in values]
     assert validation._mean_row(rows)["ssim_noisy"] == pytest.approx(mean, nan_ok=True)
 
 
-def test_the_network_gets_noise_that_is_neither_clipped_nor_rounded(photos, snapshot, tmp_path):
-    """A network that scales its input by 0.3 shows what it was given beyond black, white and steps of 1/255."""
+def test_noise_is_not_clipped(photos, snapshot, tmp_path):
+    """A network that scales its input by 0.3 shows values beyond black and white and between steps of 1/255."""
     noise = corruption.create("gaussian")
     with tf.Graph().as_default(), tflib.create_session():
         net = network.load_autoencoder(snapshot)
@@ -107,7 +108,7 @@ def test_the_network_gets_noise_that_is_neither_clipped_nor_rounded(photos, snap
             assert result.psnr == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
 
 
-def test_compare_shows_a_row_for_each_network(snapshot, photos, tmp_path, monkeypatch):
+def test_compare(snapshot, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["compare", "--image", str(photos / "photo0.png"), "--out", "new/sheet.png"]
     config.main([*words, f"text={snapshot}", f"poisson-gaussian={snapshot}"])

@@ -1,4 +1,4 @@
-"""`config.py infer-image`, as a user runs it."""
+"""Tests of `config.py infer-image`."""
 
 import os
 import re
@@ -49,7 +49,8 @@ INFER = ["infer-image", "--image", "a.png", "--out", "b.png"]
         ([*COMPARE, "--precision", "auto"], "auto"),
     ],
 )
-def test_pictures_are_computed_in_float32_unless_asked(words, precision, capsys):
+def test_precision(words, precision, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(dnnlib.UserError, match="no such file"):  # The settings are printed before files are missed.
         config.main([*words, "--dry-run"])
     assert f"precision = '{precision}'" in capsys.readouterr().out.splitlines()

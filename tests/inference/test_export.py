@@ -1,4 +1,4 @@
-"""The subcommand `export`: snapshots converted, and models that serve without this code."""
+"""Tests of `export`: converted snapshots, and SavedModels that serve without this code."""
 
 import functools
 import os
@@ -68,18 +68,18 @@ def load_mri(path):
 
 
 @pytest.mark.parametrize(
-    "script,load,shapes",
+    "main,load,shapes",
     [
-        ("config.py", functools.partial(network.load_autoencoder, portable=True), [(2, 3, 50, 70), (1, 3, 64, 33)]),
-        ("config_mri.py", load_mri, [(2, 255, 255)]),
+        (config.main, functools.partial(network.load_autoencoder, portable=True), [(2, 3, 50, 70), (1, 3, 64, 33)]),
+        (config_mri.main, load_mri, [(2, 255, 255)]),
     ],
 )
-def test_a_saved_model_serves_without_this_code(request, command, tmp_path, script, load, shapes):
-    path = request.getfixturevalue("mri_snapshot" if "mri" in script else "snapshot")
-    done = command(script, "export", "--network-snapshot", path, "--out", "models/denoiser")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"Exported {path} to models/denoiser.\n"
-    assert os.listdir(tmp_path / "models") == ["denoiser"]
+def test_saved_model(request, tmp_path, monkeypatch, capfd, main, load, shapes):
+    monkeypatch.chdir(tmp_path)
+    path = request.getfixturevalue("mri_snapshot" if main == config_mri.main else "snapshot")
+    main(["export", "--network-snapshot", path, "--out", "models/denoiser"])
+    assert capfd.readouterr() == (f"Exported {path} to models/denoiser.\n", "")
+    assert os.listdir("models") == ["denoiser"]
 
     inputs = [np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes]
     files = [tmp_path / f"{i}.npy" for i in range(len(inputs))]
@@ -92,7 +92,7 @@ def test_a_saved_model_serves_without_this_code(request, command, tmp_path, scri
         np.testing.assert_allclose(np.load(file), y, rtol=0, atol=1e-5)
 
 
-def test_rgb_conversion_loses_nothing(snapshot, tmp_path, monkeypatch):
+def test_rgb_conversion(snapshot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config.main(["export", "--network-snapshot", snapshot, "--out", "new/between.safetensors"])
     config.main(["export", "--network-snapshot", "new/between.safetensors", "--out", "last.pickle"])
@@ -103,7 +103,7 @@ def test_rgb_conversion_loses_nothing(snapshot, tmp_path, monkeypatch):
     assert open("a.png", "rb").read() == open("b.png", "rb").read()
 
 
-def test_mri_conversion_keeps_the_optimizer(mri_snapshot, tmp_path, monkeypatch):
+def test_mri_conversion(mri_snapshot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config_mri.main(["export", "--network-snapshot", mri_snapshot, "--out", "between.safetensors"])
     config_mri.main(["export", "--network-snapshot", "between.safetensors", "--out", "last.pkl"])
@@ -125,7 +125,7 @@ def test_mri_conversion_keeps_the_optimizer(mri_snapshot, tmp_path, monkeypatch)
         (config_mri.main, {}, r"network\.pickle: .* lacks dec_conv1/W, .*; it has dec_conv1/bias, "),
     ],
 )
-def test_what_cannot_be_exported(snapshot, mri_snapshot, tmp_path, monkeypatch, main, change, message):
+def test_refused_exports(snapshot, mri_snapshot, tmp_path, monkeypatch, main, change, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
@@ -137,7 +137,7 @@ def test_what_cannot_be_exported(snapshot, mri_snapshot, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("out", ["model", "network.safetensors"])
-def test_a_full_disk_leaves_nothing(snapshot, tmp_path, monkeypatch, out):
+def test_full_disk(snapshot, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))

@@ -1,4 +1,4 @@
-"""The sheet of a corruption at several strengths, as a user asks for it."""
+"""Tests of `config.py preview`."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ STEPS = config.PROGRAM.defaults("preview").steps
 
 
 @pytest.mark.parametrize("noise,rows", [("bernoulli", 2), ("poisson-gaussian", 1 + STEPS)])
-def test_preview_shows_clean_validation_and_training_strengths(command, photos, tmp_path, noise, rows):
+def test_preview(photos, tmp_path, monkeypatch, capsys, noise, rows):
     image = photos / "photo1.png"  # 72 x 72.
-    done = command("config.py", "preview", "--noise", noise, "--image", image, "--out", "new/sheet.png")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "Wrote new/sheet.png.\n"
-    sheet = rgb_files.read_rgb(tmp_path / "new/sheet.png")
+    monkeypatch.chdir(tmp_path)
+    config.main(["preview", "--noise", noise, "--image", str(image), "--out", "new/sheet.png"])
+    assert capsys.readouterr().out == "Wrote new/sheet.png.\n"
+    sheet = rgb_files.read_rgb("new/sheet.png")
     assert sheet.shape == (3, rows * 102 + 4, STEPS * 76 + 4)
     tiles = [
         [sheet[:, top : top + 72, left : left + 72] for left in range(4, sheet.shape[2] - 72, 76)]
@@ -30,4 +30,4 @@ def test_preview_shows_clean_validation_and_training_strengths(command, photos, 
         missing = [(tile != clean).any(axis=0).mean() for tile in tiles[1]]
         np.testing.assert_allclose(missing, np.linspace(low, high, STEPS), atol=0.05)
         assert (tiles[0][1] != clean).any(axis=0).mean() == pytest.approx(settings["p"], abs=0.05)
-    assert sheet[:, :30].min() < 128  # Something is written above the first row.
+    assert sheet[:, :30].min() < 128  # There is text above the first row.

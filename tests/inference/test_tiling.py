@@ -1,4 +1,4 @@
-"""Tiles: what they cover, how far the network sees, and that the result is that of the whole image."""
+"""Tests of tiles: what they cover, and that the result is that of the whole image."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def net():
         yield net
 
 
-def test_the_receptive_field_is_as_far_as_a_pixel_is_seen(net):
-    """A pixel of an otherwise zero image, weights all positive, biases zero: what sees it is what is not zero."""
+def test_receptive_field(net):
+    """With positive weights, zero biases and one pixel that is not zero, the outputs that see it are not zero."""
     net.set_values({k: np.full_like(v, "weight" in k) * 0.1 for k, v in net.get_values().items()}, "ones")
     seen = []
     for phase in range(32):
@@ -42,7 +42,7 @@ def test_the_receptive_field_is_as_far_as_a_pixel_is_seen(net):
         ((31, 7), 0, (1, 1)),
     ],
 )
-def test_tiles_give_what_the_whole_image_gives(net, size, max_pixels, tiles):
+def test_tiled_equals_whole(net, size, max_pixels, tiles):
     values = net.get_values()
     rng = np.random.default_rng(1)
     net.set_values({k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in values.items()}, "random biases")
@@ -58,7 +58,7 @@ def test_tiles_give_what_the_whole_image_gives(net, size, max_pixels, tiles):
 
 @pytest.mark.parametrize("size", [(1, 1), (32, 5000), (353, 352), (1000, 999), (8336, 12000), (100000, 700)])
 @pytest.mark.parametrize("max_pixels", [0, SMALLEST, 10**6, 2 * 10**6, 2**24])
-def test_tiles_cover_every_pixel_once_and_have_one_shape(size, max_pixels):
+def test_tiles_cover_once(size, max_pixels):
     shape = tiling.tile_shape(size, max_pixels)
     assert shape[0] * shape[1] <= max(max_pixels, SMALLEST)
     for n, length in zip(size, shape):
