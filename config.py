@@ -19,14 +19,25 @@ import corruption
 import dnnlib
 from corruption import LOSSES, NOISE_MODELS
 from dnnlib import EasyDict
-from dnnlib.launch import DISTRIBUTED, PRECISION, RUN, call, find_network, resume, submit, target_name
+from dnnlib.launch import (
+    CHECKPOINT_MINUTES,
+    DISTRIBUTED,
+    MICROBATCHES,
+    OPTIMIZER,
+    PRECISION,
+    RUN,
+    call,
+    find_network,
+    resume,
+    submit,
+    target_name,
+)
 from dnnlib.options import (
     decay,
     finite_number,
     flag,
     memory_size,
     multiple_of,
-    nonnegative_number,
     part,
     path,
     positive_int,
@@ -58,8 +69,7 @@ TRAIN = {
         Setting("reference_dir", None, _CLEAN, path, metavar="DIR", may_change=True),
         Setting("load_network", None, "Snapshot to start from; without it, random weights.", path, metavar="FILE"),
         Setting("minibatch_size", 4, "Crops per iteration.", positive_int, metavar="N"),
-        Setting("microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int,
-                metavar="N"),
+        MICROBATCHES,
         Setting("crop_size", 256, "Side of the square crops in pixels, a multiple of 32.", multiple_of(32),
                 metavar="N"),
         Setting("turn", False, "Turn and mirror crops at random. Noisy shots always are.", flag),
@@ -84,22 +94,14 @@ TRAIN = {
                 metavar="PART"),
     ],
     "optimizer": [
-        Setting("optimizer", "adam", "Optimizer. Muon takes fewer iterations than Adam.", choices=("adam", "muon")),
-        Setting("beta1", 0.9, "Decay of Adam's first moment.", decay, metavar="B"),
-        Setting("beta2", 0.99, "Decay of Adam's second moment.", decay, metavar="B"),
-        Setting("epsilon", 1e-8, "Term in Adam's denominator.", positive_number, metavar="E"),
-        Setting("weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the "
-                "learning rate.", nonnegative_number, metavar="D"),
+        *OPTIMIZER,
         Setting("moving_average", 0.0, "Maximum decay of the exponential moving average (EMA) of the weights; the EMA "
                 "weights are saved. 0 disables it.", decay, metavar="DECAY"),
-        Setting("max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which "
-                "is skipped, before the run gives up.", positive_int, metavar="N"),
     ],
     "run": [
         Setting("seed", 1000, "Seed of the initial weights, the crops, and the noise in training and validation.", seed,
                 metavar="N"),
-        Setting("checkpoint_minutes", 5, "Minutes between checkpoints. Every evaluation saves one, too.",
-                positive_number, metavar="N", may_change=True),
+        CHECKPOINT_MINUTES,
     ],
     "distributed": DISTRIBUTED,
 }  # fmt: skip

@@ -11,11 +11,22 @@ import os
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.launch import DISTRIBUTED, PRECISION, RUN, call, find_network, resume, submit, target_name
+from dnnlib.launch import (
+    CHECKPOINT_MINUTES,
+    DISTRIBUTED,
+    MICROBATCHES,
+    OPTIMIZER,
+    PRECISION,
+    RUN,
+    call,
+    find_network,
+    resume,
+    submit,
+    target_name,
+)
 from dnnlib.options import (
     flag,
     nonnegative_int,
-    nonnegative_number,
     path,
     positive_int,
     positive_number,
@@ -52,8 +63,7 @@ TRAIN = {
         Setting("augment_translation", 64, "Maximum cyclic translation along both axes, in pixels.", nonnegative_int,
                 metavar="PIXELS"),
         Setting("minibatch_size", 16, "Slices per minibatch.", positive_int, metavar="N"),
-        Setting("microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int,
-                metavar="N"),
+        MICROBATCHES,
         Setting("load_network", None, "Network to start from; without it, random weights.", path, metavar="FILE"),
     ],
     "schedule": [
@@ -67,21 +77,13 @@ TRAIN = {
                 metavar="B"),
     ],
     "optimizer": [
-        Setting("optimizer", "adam", "Optimizer. Muon takes fewer epochs than Adam.", choices=("adam", "muon")),
-        Setting("beta1", 0.9, "Decay of Adam's first moment.", probability, metavar="B"),
-        Setting("beta2", 0.99, "Decay of Adam's second moment.", probability, metavar="B"),
-        Setting("epsilon", 1e-8, "Term in Adam's denominator.", positive_number, metavar="E"),
-        Setting("weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the "
-                "learning rate.", nonnegative_number, metavar="D"),
+        *OPTIMIZER,
         Setting("loss", "image", "Squared error of the image, as published, or of the measured frequencies of the "
                 "target, see mri/losses.py.", choices=("image", "measured")),
-        Setting("max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which "
-                "is skipped, before the run gives up.", positive_int, metavar="N"),
     ],
     "run": [
         Setting("snapshot_interval", 10, "Epochs between snapshots.", positive_int, metavar="N", may_change=True),
-        Setting("checkpoint_minutes", 5, "Minutes between checkpoints. Every epoch saves one, too.", positive_number,
-                metavar="N", may_change=True),
+        CHECKPOINT_MINUTES,
     ],
     "distributed": DISTRIBUTED,
 }  # fmt: skip

@@ -14,7 +14,6 @@ from PIL import Image
 
 import dnnlib
 from dnnlib import tflib
-from dnnlib.sharding import shard_numbers
 from dnnlib.tflib import tf
 from records.tfrecords import ImageRecords
 
@@ -145,6 +144,6 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shar
             target, weight = clean, tf.ones([1, 1, 1])
         return (noisy, target, weight) if data.shots == 2 else (noisy, target, weight, clean)
 
-    numbers = shard_numbers(minibatch_size, start, stop, shard)
+    numbers = tflib.shard_numbers(minibatch_size, start, stop, shard)
     elements = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return elements.batch(minibatch_size // shard[1], drop_remainder=True).prefetch(2)

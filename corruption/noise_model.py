@@ -15,7 +15,6 @@ ALL_PIXELS = np.ones([1, 1, 1], np.float32)  # Weight of pixels that all count a
 NOT_NEGATIVE = (lambda value: 0 <= value < np.inf, "a number from 0")
 POSITIVE = (lambda value: 0 < value < np.inf, "a number above 0")
 PROBABILITY = (lambda value: 0 <= value < 1, "a probability from 0 to below 1")
-ANY_NUMBER = (np.isfinite, "a number")
 
 
 @dataclasses.dataclass(frozen=True)

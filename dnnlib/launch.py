@@ -3,7 +3,17 @@
 import os
 import pkgutil
 
-from .options import flag, name_and_value, name_part, nonnegative_int, path, positive_int, positive_number
+from .options import (
+    decay,
+    flag,
+    name_and_value,
+    name_part,
+    nonnegative_int,
+    nonnegative_number,
+    path,
+    positive_int,
+    positive_number,
+)
 from .settings import Setting, option_of
 from .sharding import split_minibatch
 from .submission import (
@@ -40,6 +50,27 @@ PRECISION = Setting(
     choices=("auto", "float32", "bfloat16"),
     may_change=True,
 )
+MICROBATCHES = Setting(
+    "microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int, metavar="N"
+)
+CHECKPOINT_MINUTES = Setting(
+    "checkpoint_minutes", 5, "Minutes between checkpoints. Every evaluation saves one, too.", positive_number,
+    metavar="N", may_change=True,
+)  # fmt: skip
+OPTIMIZER = [
+    Setting("optimizer", "adam", "Optimizer. Muon takes fewer iterations than Adam.", choices=("adam", "muon")),
+    Setting("beta1", 0.9, "Decay of Adam's first moment.", decay, metavar="B"),
+    Setting("beta2", 0.99, "Decay of Adam's second moment.", decay, metavar="B"),
+    Setting("epsilon", 1e-8, "Term in Adam's denominator.", positive_number, metavar="E"),
+    Setting(
+        "weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the learning "
+        "rate.", nonnegative_number, metavar="D",
+    ),
+    Setting(
+        "max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which is "
+        "skipped, before the run gives up.", positive_int, metavar="N",
+    ),
+]  # fmt: skip
 DISTRIBUTED = [  # Settings of a training that say where it runs.
     Setting(
         "resume", None, "Go on with an interrupted run from its checkpoint, with its settings.", path,

@@ -12,7 +12,6 @@ import numpy as np
 
 import dnnlib
 from dnnlib import safe_pickle
-from dnnlib.sharding import shard_numbers
 from imaging.images import to_float
 from mri import kspace
 
@@ -159,6 +158,7 @@ def minibatches(data, settings, seed, minibatch_size, start, stop, part=(0, 1)):
     Returns:
         A dataset of Elements whose tensors have minibatch_size / W as their first dimension.
     """
+    from dnnlib import tflib
     from dnnlib.tflib import tf
 
     per_epoch = minibatches_per_epoch(len(data), minibatch_size) * minibatch_size
@@ -172,6 +172,6 @@ def minibatches(data, settings, seed, minibatch_size, start, stop, part=(0, 1)):
             tensor.set_shape([SIZE, SIZE])
         return Element(*tensors)
 
-    numbers = shard_numbers(minibatch_size, start, stop, part)
+    numbers = tflib.shard_numbers(minibatch_size, start, stop, part)
     elements = numbers.map(make_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return elements.batch(minibatch_size // part[1], drop_remainder=True).prefetch(2)

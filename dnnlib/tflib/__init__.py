@@ -9,6 +9,7 @@ from .checkpoint import Checkpoints, check_data
 from .cluster import Cluster, checksum
 from .network import Network
 from .optimizer import Optimizer, SkippedUpdates
+from .shards import shard_numbers
 from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
 from .training import Reporter, Training
 
@@ -31,5 +32,6 @@ __all__ = [
     "pick_dtype",
     "save_arrays",
     "save_snapshot",
+    "shard_numbers",
     "tf",
 ]
