@@ -113,7 +113,7 @@ class Training:
         with self.ctx, self._cluster.running():
             if self.chief and self.resuming:
                 self._checkpoints.restore(self.start)
-                print(f"Resumed after iteration {self.start} of {iteration_count}.")
+                print(f"Resumed after iteration {self.start}.")
             self._session.run(share_variables)
             yield self.ctx
             if self.chief:
