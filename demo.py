@@ -80,8 +80,8 @@ def _write_photos():
 def _add_noise(clean, name):
     """Add Gaussian validation noise to uint8 [3, H, W]. Unlike in training, the result is clipped to bytes."""
     noise = corruption.create("gaussian")
-    rng = corruption.generator(config.PROGRAM.defaults("validate").seed, name)
-    return images.to_uint8(noise.for_validation(images.to_float(clean), rng))
+    seed = config.PROGRAM.defaults("validate").seed
+    return images.to_uint8(noise.for_validation(images.to_float(clean), seed, name))
 
 
 def _newest_run():

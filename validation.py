@@ -60,7 +60,7 @@ class ValidationSet:
                 print(f"warning: left out: {error}")
                 continue
             name = os.path.basename(path)
-            noisy = self.noise.for_validation(x, corruption.generator(self.seed, name))
+            noisy = self.noise.for_validation(x, self.seed, name)
             yield Result(name, clean, images.to_uint8(noisy), images.to_uint8(denoise(network, noisy)))
             count += 1
         if not count:

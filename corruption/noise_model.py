@@ -1,6 +1,7 @@
 """What all noise models have in common: strengths that are settings, and the way into training and validation."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -122,9 +123,9 @@ class NoiseModel:
         """Strengths in validation."""
         return [self.values[strength.name] for strength in self.strengths]
 
-    def for_validation(self, x, rng):
-        """Array [3, H, W] and a NumPy generator -> its corruption at the strength of validation."""
-        return self.corrupt(x, rng, *self.validation_strengths())
+    def for_validation(self, x, seed, name):
+        """Corrupt an image at the strength of validation; the noise depends on `seed` and the image's `name` only."""
+        return self.corrupt(x, generator(seed, name), *self.validation_strengths())
 
     def reference(self, x):
         """Array [3, H, W] -> the clean image that its corruptions by `for_validation` are compared with."""
@@ -156,3 +157,8 @@ class NoiseModel:
 
         y, weight = tf.numpy_function(call, [x, seed], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(y, x.shape), tf.ensure_shape(weight, [1, None, None])
+
+
+def generator(seed, name):
+    """NumPy generator for the validation image `name`: its noise depends on the seed and the name only."""
+    return np.random.default_rng([seed, *os.fsencode(name)])

@@ -9,7 +9,6 @@ NOISE_MODELS. Its strengths become options of `train` and `validate` by themselv
 """
 
 import dataclasses
-import os
 
 import numpy as np
 
@@ -241,8 +240,3 @@ def chosen_settings(noise, given):
         has = f"its options are {', '.join(map(option_of, own))}" if own else "it has no strengths"
         raise dnnlib.UserError(f"{option_of(wrong[0])}: does not go with --noise {noise}; {has}")
     return {name: given[name] for name in own if name in given}
-
-
-def generator(seed, name):
-    """NumPy generator for the validation image `name`: its noise depends on the seed and the name only."""
-    return np.random.default_rng([seed, *os.fsencode(name)])

@@ -32,7 +32,7 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
     original, rows = images.to_float(sheets.centre(rgb_files.read_rgb(image), size)), []
     for name, snapshot in networks:
         noise = corruption.create(name)
-        x = noise.for_validation(original, corruption.generator(seed, os.path.basename(image)))
+        x = noise.for_validation(original, seed, os.path.basename(image))
         with tf.Graph().as_default(), tflib.create_session():
             y = denoise(load_autoencoder(snapshot, dtype), x)
         rows.append(compared(name, *(images.to_uint8(z) for z in (x, y, noise.reference(original)))))

@@ -37,8 +37,8 @@ def main():
 def photograph(noise, name, top, left):
     """Return a row of the picture: a part of a photograph that is corrupted and restored as a whole."""
     clean = rgb_files.read_rgb(os.path.join(config.validation_folder("kodak"), name))
-    rng = corruption.generator(config.PROGRAM.defaults("validate").seed, name)
-    x = corruption.create(noise).for_validation(images.to_float(clean), rng)
+    seed = config.PROGRAM.defaults("validate").seed
+    x = corruption.create(noise).for_validation(images.to_float(clean), seed, name)
     with tf.Graph().as_default(), tflib.create_session():
         y = tiling.denoise(network.load_autoencoder(config.NETWORK.format(noise=noise)), x)
     part = slice(None), slice(top, top + SIZE), slice(left, left + SIZE)

@@ -101,7 +101,7 @@ def test_noise_is_not_clipped(photos, snapshot, tmp_path):
         values["dec_conv1/bias"] *= 0.3  # - 0.3
         net.set_values(values, "scaled")
         for result in validation.ValidationSet(str(photos), noise, seed=7).evaluate(net):
-            noisy = noise.for_validation(result.clean / 255 - 0.5, corruption.generator(7, result.name))
+            noisy = noise.for_validation(result.clean / 255 - 0.5, 7, result.name)
             expected = np.floor((0.3 * noisy + 0.5) * 255 + 0.5).clip(0, 255)
             error = np.mean((result.clean - expected) ** 2)
             assert np.mean(result.denoised != expected) < 0.001

@@ -18,7 +18,8 @@ from dnnlib.tflib import tf
 @pytest.mark.parametrize("name,key", [("gaussian", "gauss25"), ("poisson", "poisson")])
 def test_golden_validation_noise(name, key):
     z = np.load(os.path.join(GOLDEN_DIR, "noise.npz"))
-    noisy = corruption.create(name).for_validation(z["clean"], np.random.RandomState(123))
+    noise = corruption.create(name)
+    noisy = noise.corrupt(z["clean"], np.random.RandomState(123), *noise.validation_strengths())
     np.testing.assert_allclose(noisy, z[f"{key}_seed123"], atol=1e-6)
 
 
@@ -52,7 +53,7 @@ MOMENTS = {
 def test_both_forms_agree_in_distribution(name, level):
     noise, level = at_validation_strength(name), np.float32(level / 255 - 0.5)
     x = np.full([3, 200, 200], level)
-    a, b = training_draws(noise, x, [(1, 2)])[0][0], noise.for_validation(x, np.random.default_rng(3))
+    a, b = training_draws(noise, x, [(1, 2)])[0][0], noise.for_validation(x, 3, "a.png")
     a, b = (np.round(y.astype(np.float64), 5) for y in (a, b))
     mean, variance = map(float, MOMENTS[name](level))
     if variance == 0:  # No light, no noise.
@@ -69,7 +70,7 @@ def test_both_forms_agree_in_distribution(name, level):
 def test_pixels_are_hit_in_all_channels_or_in_none(name, p):
     noise = at_validation_strength(name)
     x = np.full([3, 200, 200], 0.25, np.float32)
-    for y in (training_draws(noise, x, [(1, 2)])[0][0], noise.for_validation(x, np.random.default_rng(3))):
+    for y in (training_draws(noise, x, [(1, 2)])[0][0], noise.for_validation(x, 3, "a.png")):
         hit = y != x
         assert np.array_equal(hit[0], hit[1]) and np.array_equal(hit[0], hit[2])
         assert hit.mean() == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / 40000))
@@ -81,7 +82,7 @@ def test_text_covers_about_the_part_p_in_both_forms(p):
     x = np.full([3, 96, 64], 0.123, np.float32)
     forms = (
         training_draws(noise, x, [(1, n) for n in range(30)])[0],
-        [noise.for_validation(x, np.random.default_rng(n)) for n in range(30)],
+        [noise.for_validation(x, n, "a.png") for n in range(30)],
     )
     for images in forms:
         covered = [(y != x).any(axis=0).mean() for y in images]
