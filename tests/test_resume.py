@@ -1,6 +1,7 @@
 """Runs that are stopped, killed and resumed: they end as if they had never been interrupted."""
 
 import glob
+import json
 import os
 import random
 import re
@@ -158,7 +159,18 @@ def test_changes_on_resuming(tmp_path, monkeypatch, capsys, photos):
     assert "other.tfrecords: not the data that the run to be resumed was trained on" in capsys.readouterr().err
     assert refused() == missing
     moved = ["--train-tfrecords", "moved.tfrecords", "--iterations", "3", "--num-gpus", "2"]
+    checkpoint, skipped = f"{run_dir}/checkpoints/step-2.json", []
+    with open(checkpoint) as f:
+        record = json.load(f)
+    record["state"] |= {"elapsed": 7200, "skipped_in_a_row": 5}
+    with open(checkpoint, "w") as f:
+        json.dump(record, f)
+    monkeypatch.setattr(
+        tflib.training.SkippedUpdates, "count", lambda updates, *step: skipped.append((updates.most, updates.in_a_row))
+    )
     config.main(["train", "--resume", run_dir, *moved])
+    assert skipped == [(100, 5)]
+    assert re.search(r"^Elapsed time: 2h 0\dm", capsys.readouterr().out, re.M)
     settings = submission.load_submit_config(run_dir)
     assert settings.run_func_kwargs.train_tfrecords == "moved.tfrecords" and settings.num_gpus == 2
     shutil.rmtree(f"{run_dir}/checkpoints")

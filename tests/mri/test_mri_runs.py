@@ -35,6 +35,7 @@ PUBLISHED = EasyDict(
     load_network=None,
     snapshot_interval=10,
     optimizer="adam",
+    weight_decay=0.0,
     p_at_edge=0.025,
     post_op="fspec",
     seed=1000,
@@ -53,6 +54,7 @@ CASES = {
         beta1_rampdown=0.3,
         beta2=0.9,
         epsilon=1e-3,
+        weight_decay=0.5,
         loss="measured",
         augment_translation=3,
         load_network="start.pkl",
@@ -153,7 +155,8 @@ def train_in_numpy(settings, train_data, valid_data):
             m = beta1 * m + (1 - beta1) * gradient
             v = settings.beta2 * v + (1 - settings.beta2) * gradient**2
             length = rate * np.sqrt(1 - power2) / (1 - power1)
-            parameters = parameters - length * m / (np.sqrt(v) + settings.epsilon)
+            shrinkage = np.array([1 - rate * settings.weight_decay, 1])  # Of the kernel, and of no bias.
+            parameters = shrinkage * parameters - length * m / (np.sqrt(v) + settings.epsilon)
             power1, power2 = power1 * beta1, power2 * settings.beta2
         table, picture = decibels(parameters, valid_data, settings, how)
         yield EasyDict(rate=rate, loss=np.mean(losses), w=parameters, m=m, v=v, decibels=table, picture=picture)
