@@ -22,6 +22,7 @@ from dnnlib import EasyDict
 from dnnlib.launch import (
     CHECKPOINT_MINUTES,
     DISTRIBUTED,
+    EXPORT,
     MICROBATCHES,
     OPTIMIZER,
     PRECISION,
@@ -165,14 +166,6 @@ INFER = {
         Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
                 "tiles, with the same result.", memory_size, metavar="SIZE"),
         _PICTURE_PRECISION,
-    ],
-}  # fmt: skip
-
-EXPORT = {
-    "network": [
-        Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
-        Setting("out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
-                metavar="PATH"),
     ],
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from dnnlib import EasyDict
 from dnnlib.launch import (
     CHECKPOINT_MINUTES,
     DISTRIBUTED,
+    EXPORT,
     MICROBATCHES,
     OPTIMIZER,
     PRECISION,
@@ -33,7 +34,7 @@ from dnnlib.options import (
     probability,
     seed,
 )
-from dnnlib.settings import REQUIRED, Command, Program, Setting
+from dnnlib.settings import Command, Program, Setting
 
 DESC = "mri"  # Run directories are NNNNN-<this><--desc>-<settings>.
 NETWORK = "networks/mri-n2n.pickle"  # The network where --network-snapshot names none, in the program's folder.
@@ -91,13 +92,6 @@ TRAIN = {
 VALIDATE = {
     "network": [Setting("network_snapshot", None, f"Network. Default: {NETWORK}.", path, metavar="FILE")],
 }
-EXPORT = {
-    "network": [
-        Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
-        Setting("out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
-                metavar="PATH"),
-    ],
-}  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Commands: each gets all of its settings, and those that the command line gave.

@@ -14,7 +14,7 @@ from .options import (
     positive_int,
     positive_number,
 )
-from .settings import Setting, option_of
+from .settings import REQUIRED, Setting, option_of
 from .sharding import split_minibatch
 from .submission import (
     SOURCE_ROOT,
@@ -71,6 +71,15 @@ OPTIMIZER = [
         "skipped, before the run gives up.", positive_int, metavar="N",
     ),
 ]  # fmt: skip
+EXPORT = {  # Settings of a command that calls `tflib.export`.
+    "network": [
+        Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
+        Setting(
+            "out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
+            metavar="PATH",
+        ),
+    ],
+}  # fmt: skip
 DISTRIBUTED = [  # Settings of a training that say where it runs.
     Setting(
         "resume", None, "Go on with an interrupted run from its checkpoint, with its settings.", path,
