@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 import config
@@ -20,11 +21,12 @@ from mri.model import Model
 
 SERVE = """
 import importlib.util, sys
+sys.path = [path for path in sys.path if path != sys.argv[1]]  # The project, where it is installed in place.
 import numpy as np
 import tensorflow as tf
 assert not any(map(importlib.util.find_spec, ("dnnlib", "network", "validation")))
-model = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-for path in sys.argv[2:]:
+model = tf.saved_model.load(sys.argv[2]).signatures["serving_default"]
+for path in sys.argv[3:]:
     x = tf.constant(np.load(path))
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -85,7 +87,15 @@ def test_saved_model(request, tmp_path, monkeypatch, capfd, main, load, shapes):
     files = [tmp_path / f"{i}.npy" for i in range(len(inputs))]
     for file, x in zip(files, inputs):
         np.save(file, x)
-    words = [sys.executable, "-I", "-c", SERVE, tmp_path / "models/denoiser", *files]  # -I: no PYTHONPATH, not the cwd.
+    words = [
+        sys.executable,
+        "-I",
+        "-c",
+        SERVE,
+        ROOT,
+        tmp_path / "models/denoiser",
+        *files,
+    ]  # -I: no PYTHONPATH, no cwd.
     served = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert served.returncode == 0, served.stderr
     for file, y in zip(files, run_network(load, path, inputs)):
