@@ -157,9 +157,8 @@ class CameraNoise(NoiseModel):
             value = self.ranges[name] = self.values[f"camera_{name}"]
             if np.shape(value) != (2,) or not low <= value[0] <= value[1] <= high:
                 shown = " ".join(map(str, np.ravel(value)))
-                raise dnnlib.UserError(
-                    f"--camera-{name.replace('_', '-')} {shown}: has to be LOW HIGH, from {low} to {high}"
-                )
+                option = option_of(f"camera_{name}")
+                raise dnnlib.UserError(f"{option} {shown}: has to be LOW HIGH, from {low} to {high}")
 
     def corrupt(self, x, rng, log_shot):
         return to_float(camera.render(camera.Camera(), to_uint8(x), log_shot, [rng])[1])
