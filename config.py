@@ -85,7 +85,7 @@ TRAIN = {
     ],
     "schedule": [
         Setting("preset", None, "Settings for a purpose, see PRESETS in config.py. Options override them.",
-                choices=("quick", "long"), launch=True),
+                choices=("quick", "thorough", "long"), launch=True),
         Setting("long_train", False, "The same as --preset long: the published 500,000 iterations.", flag, launch=True),
         Setting("iteration_count", 300_000, "Length of the run in iterations.", positive_int, metavar="N",
                 option="--iterations", may_change=True),
@@ -119,6 +119,19 @@ PRESETS = {
         "ramp_down_part": 0.4,
         "optimizer": "muon",
         "moving_average": 0.998,
+    },
+    # The networks of this project: hours on two cores that compute bfloat16 natively.
+    "thorough": {
+        "iteration_count": 24_000,
+        "eval_interval": 2_000,
+        "minibatch_size": 4,
+        "crop_size": 160,
+        "turn": True,
+        "learning_rate": 1e-3,
+        "ramp_down_part": 0.9,
+        "optimizer": "muon",
+        "weight_decay": 0.3,
+        "moving_average": 0.999,
     },
     "long": {"iteration_count": 500_000, "eval_interval": 5_000, "ramp_down_part": 0.5},  # The published networks.
 }

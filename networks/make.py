@@ -18,33 +18,10 @@ from dnnlib.util import run_script
 from networks.runs import measure, train_or_resume
 
 RUNS = "results/networks"
-# Stages of a training: {name: options}. Each stage starts from the network of the stage before it. The networks for
-# photographs start from the network `photographs`, which starts from random weights. The n2n and the n2c network share
-# the stages with a constant learning rate and noisy targets. They differ in the last stage only, where the rate falls
-# to zero and the targets are noisy (n2n) or clean (n2c).
-PHOTOGRAPHS = {
-    "photographs": ["--noise", "gaussian", "--iterations", "3000", "--ramp-down-part", "0"],
-    "photographs.2": ["--noise", "gaussian", "--seed", "1001", "--iterations", "3500", "--ramp-down-part", "1"],
-}
-LONG = ["--learning-rate", "0.0006", "--moving-average", "0.999", "--ramp-down-part", "0"]
-GAUSSIAN = {"common.gaussian": ["--noise", "gaussian", "--seed", "1003", "--iterations", "20000", *LONG]}
-POISSON = {
-    "common.poisson": [
-        *("--noise", "poisson", "--balance", "--seed", "1005", "--iterations", "5000"),
-        *("--minibatch-size", "4", "--crop-size", "128", *LONG),
-    ],
-}
-COMMON = {"gaussian": GAUSSIAN, "poisson": GAUSSIAN | POISSON}
-# The last stage has larger crops: after long training on small ones, some textures cause spots (docs/recipe.md).
-END = [
-    *("--learning-rate", "0.0004", "--iterations", "2500", "--ramp-down-part", "1"),
-    *("--minibatch-size", "4", "--crop-size", "160"),
-]
-LAST = {
-    "gaussian": ["--noise", "gaussian", "--seed", "1004", *END],
-    "poisson": ["--noise", "poisson", "--balance", "--seed", "1006", *END],
-}
-TARGETS = {"n2n": [], "n2c": ["--noise2noise=false"]}
+PHOTOGRAPHS = ["config.py", "train", "--preset", "thorough", "--train-tfrecords", "datasets/photos.tfrecords"]
+PHOTOGRAPHS += ["--validation-dir", "datasets/held_out"]
+# Options of a training from the network for Gaussian noise, which is several decibels ahead of random weights.
+FROM_GAUSSIAN = ["--learning-rate", "0.0005", "--iterations", "6000"]
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": "kodak", "BSDS300 test": "bsd300"}
 
@@ -55,26 +32,21 @@ class Recipe:
 
     title: str
     train: list  # Words of the training command: a program and its options.
-    stages: dict  # {name: further options} of the stages.
-    length: str  # The option that sets the length of a training.
+    length: str  # The option that sets the length of the training.
     validate: dict  # {test set: words of the validation command}
     final: str  # File name of the run's last snapshot.
     curves: list  # TensorBoard tags of the plotted curves.
     data: str
     limits: str
     clean_targets: str = ""  # Option of a second training with clean targets; the card compares the two.
-    start: str = ""  # The network of this folder that the first stage starts from; empty for random weights.
+    start: str = ""  # The network of this folder that the training starts from; empty for random weights.
 
 
-def _photographs(noise, title, stages, start=""):
-    strengths = {"gaussian": "sigma 0 to 50", "poisson": "up to 50 photons in white"}[noise]
+def _photographs(noise, limits, options=(), start="gaussian-n2n"):
+    """Return the Recipe of a network for photographs with the noise model `noise`."""
     return Recipe(
-        title=f"photographs with {noise.capitalize()} noise, {title}",
-        train=[
-            *("config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"),
-            *("--validation-dir", "datasets/held_out"),
-        ],
-        stages=stages,
+        title=f"photographs, `--noise {noise}`, noisy targets",
+        train=[*PHOTOGRAPHS, "--noise", noise, *(FROM_GAUSSIAN if start else []), *options],
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", validation_set]
@@ -82,26 +54,27 @@ def _photographs(noise, title, stages, start=""):
         },
         final="network_final.pickle",
         curves=["PSNR_avg_psnr", "Loss"],
-        data="1,176 photographs: the 200 of BSDS300 train and one from each of 976 of ImageNet's 1,000 classes. The "
-        "other 24 are the held-out photographs of the curve. Both sets are for non-commercial research.",
-        limits=f"Trained for {noise.capitalize()} noise ({strengths}) on sRGB values, independent from pixel to pixel. "
-        "It does not remove noise that a camera has processed or JPEG compression has blurred.",
+        data="1,100 photographs: the 200 of BSDS300 train and one from each of 900 of ImageNet's 1,000 classes. The "
+        "other 100 are the held-out photographs of the curve. Both sets are for non-commercial research.",
+        limits=f"Trained for {limits}. It does not remove noise that a camera has processed or JPEG compression has "
+        "blurred.",
         start=start,
     )
 
 
-def _restorer(noise, targets):
-    stages = COMMON[noise] | {f"{noise}-{targets}": [*LAST[noise], *TARGETS[targets]]}
-    title = "noisy targets" if targets == "n2n" else "clean targets in the last stage"
-    return _photographs(noise, title, stages, start="photographs")
-
-
-RECIPES = {"photographs": _photographs("gaussian", "the start of the other networks", PHOTOGRAPHS)}
-RECIPES |= {f"{noise}-{targets}": _restorer(noise, targets) for noise in COMMON for targets in TARGETS}
+RECIPES = {
+    "gaussian-n2n": _photographs(
+        "gaussian", "Gaussian noise (sigma 0 to 50) on sRGB values, independent from pixel to pixel", start=""
+    ),
+    "poisson-n2n": _photographs(
+        "poisson",
+        "Poisson noise (up to 50 photons in white) on sRGB values, independent from pixel to pixel",
+        ["--balance"],
+    ),
+}
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",
-    train=["config_mri.py", "train"],
-    stages={"mri-n2n": MRI},
+    train=["config_mri.py", "train", *MRI],
     length="--num-epochs",
     validate={"sub-21 to sub-24": ["config_mri.py", "validate"]},
     final="network-final.pkl",
@@ -110,15 +83,6 @@ RECIPES["mri-n2n"] = Recipe(
     limits="Trained for T1 slices of 255x255 pixels without skull. Not for diagnosis.",
     clean_targets="--corrupt-targets=false",
 )
-
-
-@dataclasses.dataclass
-class Run:
-    """A finished stage of a training."""
-
-    command: list  # Words after `python`.
-    run_dir: str
-    final: str  # Path of its last snapshot.
 
 
 def main():
@@ -141,54 +105,31 @@ def make(name, recipe, length=None):
     if os.path.exists(snapshot):
         print(f"{snapshot} exists.")
         return
+    command = [*recipe.train, *([recipe.length, length] if length else [])]
     if recipe.start:
         make(recipe.start, RECIPES[recipe.start], length)
-    trained = {name: _train(recipe.train, recipe, length)}
+        command += ["--load-network", f"networks/{recipe.start}.pickle"]
+    runs = {name: train_or_resume(command, name, RUNS)}
     if recipe.clean_targets:
         rival = name.replace("n2n", "n2c")
-        trained[rival] = _train([*recipe.train, recipe.clean_targets], recipe, length, {name: rival})
-    curves = [",".join(run.run_dir for run in runs) for runs in trained.values()]
+        runs[rival] = train_or_resume([*command, recipe.clean_targets], rival, RUNS)
     run_script(
-        *("networks/plot_runs.py", *curves, "--tags", *recipe.curves),
-        *("--labels", *trained, "--out", f"networks/{name}.png"),
+        *("networks/plot_runs.py", *runs.values(), "--tags", *recipe.curves),
+        *("--labels", *runs, "--out", f"networks/{name}.png"),
     )
     measured = []
     for label, words in recipe.validate.items():
-        for who, runs in trained.items():
-            command = shlex.join([*words, "--network-snapshot", snapshot])
-            how = f"`python {command}`" if who == name else f"{who}, trained with `{recipe.clean_targets}`; not kept"
-            measured.append((label, *measure(words, runs[-1].final, RUNS), how))
+        for who, run_dir in runs.items():
+            own = f"`python {shlex.join([*words, '--network-snapshot', snapshot])}`"
+            how = own if who == name else f"{who}, trained with `{recipe.clean_targets}`; not kept"
+            measured.append((label, *measure(words, os.path.join(run_dir, recipe.final), RUNS), how))
     with dnnlib.util.atomic_path(snapshot) as temporary:
-        _copy_weights(trained[name][-1].final, temporary)
+        _copy_weights(os.path.join(runs[name], recipe.final), temporary)
         with open(temporary, "rb") as f:
             digest = hashlib.sha256(f.read()).hexdigest()
         with dnnlib.open_atomic(f"networks/{name}.md") as f:
-            f.write(card(name, recipe, trained[name], digest, measured))
+            f.write(card(name, recipe, command, runs[name], digest, measured))
     print(f"Made {snapshot} and its card.")
-
-
-def _train(train, recipe, length=None, names=None):
-    """Run or resume the stages of a training that have not finished.
-
-    Args:
-        train: Words of the training command.
-        recipe: The Recipe.
-        length: Length of each stage, instead of the recipe's.
-        names: {name of a stage: name of its run}; default: the same.
-
-    Returns:
-        A list with the Run of each stage.
-    """
-    runs = []
-    network = f"networks/{recipe.start}.pickle" if recipe.start else None
-    for name, options in recipe.stages.items():
-        desc = (names or {}).get(name, name)
-        command = [*train, *options, *([recipe.length, length] if length else [])]
-        command += ["--load-network", network] if network else []
-        run_dir = train_or_resume(command, desc, RUNS)
-        network = os.path.join(run_dir, recipe.final)
-        runs.append(Run(command, run_dir, network))
-    return runs
 
 
 def _copy_weights(snapshot, path):
@@ -203,21 +144,20 @@ def _copy_weights(snapshot, path):
         tflib.save_arrays(weights, path)
 
 
-def card(name, recipe, runs, digest, measured):
+def card(name, recipe, command, run_dir, digest, measured):
     """Return the card of a network as Markdown.
 
     Args:
         name: Name of the network.
         recipe: Its Recipe.
-        runs: The Run of each stage.
+        command: Words after `python` of the training command.
+        run_dir: Run directory of the training.
         digest: SHA-256 of the snapshot.
         measured: (test set, corrupted and restored PSNR in dB, command) of each measurement.
     """
     rows = [("network", f"`networks/{name}.pickle`, sha256 `{digest}`"), ("data", recipe.data)]
-    if recipe.start:
-        rows.append(("starts from", f"[{recipe.start}]({recipe.start}.md)"))
-    for run in runs:
-        rows += _describe(run, recipe.length)
+    rows += [("starts from", f"[{recipe.start}]({recipe.start}.md)" if recipe.start else "random weights")]
+    rows += [("command", f"`python {shlex.join(command)}`"), *_describe(run_dir, recipe.length)]
     lines = [f"# {name}: {recipe.title}", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
     lines += ["| measured on | corrupted | restored | by |", "| --- | --- | --- | --- |"]
     for label, before, after, how in measured:
@@ -227,17 +167,16 @@ def card(name, recipe, runs, digest, measured):
     return "\n".join(lines)
 
 
-def _describe(run, length_option):
+def _describe(run_dir, length_option):
     """Return the card's rows (name, text) about a run."""
-    submit_config = load_submit_config(run.run_dir)
+    submit_config = load_submit_config(run_dir)
     settings = submit_config.run_func_kwargs
-    with open(os.path.join(run.run_dir, "log.txt"), encoding="utf-8") as f:
+    with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
         log = f.read()
     precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
     length = settings.get("iteration_count") or settings.num_epochs
     unit = length_option.lstrip("-").removeprefix("num-")
     return [
-        ("command", f"`python {shlex.join(run.command)}`"),
         ("seed", settings.seed),
         ("length", f"{length} {unit}, minibatches of {settings.minibatch_size}"),
         ("time", f"{took} in {precision}, on a machine shared with other work"),
