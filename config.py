@@ -291,7 +291,7 @@ COMMANDS = [
     Command(train, "Train a network.", TRAIN),
     Command(validate, "Measure a network on a folder of clean images.", VALIDATE),
     Command(infer_image, "Denoise images as they are, of any size and kind.", INFER),
-    Command(export, "Write a network as another kind of snapshot or as a TensorFlow SavedModel.", EXPORT),
+    Command(export, "Write a network as another kind of snapshot, an ONNX file or a TensorFlow SavedModel.", EXPORT),
     Command(preview, "Show what a noise does to an image, over its range of strengths.", PREVIEW),
     Command(compare, "Show an image corrupted, restored and clean: a row for each network.", COMPARE),
 ]

@@ -129,13 +129,13 @@ def validate(args, given):
 def export(args, given):
     """Write a network in another form."""
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "mri.validation.export", settings, {args.network_snapshot: ""})
+    call(args, "inference.export.export_mri", settings, {args.network_snapshot: ""})
 
 
 COMMANDS = [
     Command(train, "Train a network.", TRAIN),
     Command(validate, "Measure a network on the validation set.", VALIDATE),
-    Command(export, "Write a network as another kind of snapshot or as a TensorFlow SavedModel.", EXPORT),
+    Command(export, "Write a network as another kind of snapshot, an ONNX file or a TensorFlow SavedModel.", EXPORT),
 ]
 PROGRAM = Program(__doc__, COMMANDS, COMMON, default_command="train")
 

@@ -75,7 +75,7 @@ EXPORT = {  # Settings of a command that calls `tflib.export`.
     "network": [
         Setting("network_snapshot", REQUIRED, "Network.", path, metavar="FILE"),
         Setting(
-            "out", REQUIRED, "*.pickle, *.safetensors, or a new folder for a TensorFlow SavedModel.", path,
+            "out", REQUIRED, "*.pickle, *.safetensors, *.onnx, or a new folder for a TensorFlow SavedModel.", path,
             metavar="PATH",
         ),
     ],

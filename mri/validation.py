@@ -1,4 +1,4 @@
-"""Validation and export of MRI networks."""
+"""Validation of MRI networks."""
 
 import os
 
@@ -45,18 +45,3 @@ def validate(submit_config, network_snapshot, data_dir, valid_set, p_at_edge, po
         print(f"corrupted_db_clamped={corrupted_clamped:.5f}")
         print(f"test_db_clamped={clamped:.5f}")
         return clamped
-
-
-def export(network_snapshot, out):
-    """Write a network in the form that the name `out` stands for: see `tflib.export`.
-
-    A snapshot keeps the optimiser's variables. A SavedModel maps `image` [N, 255, 255] to `denoised` of the same shape:
-    the network without the post-operation, in float32.
-    """
-    tflib.check_export(out)
-    with tf.Graph().as_default(), tflib.create_session() as session:
-        model = Model(post_op=None)
-        session.run(tf.global_variables_initializer())
-        values = model.load(network_snapshot)
-        tflib.export(model.network, out, input_name="image", output_name="denoised", arrays=values)
-    print(f"Exported {network_snapshot} to {out}.")

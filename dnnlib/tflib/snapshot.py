@@ -98,12 +98,12 @@ def load_snapshot(path):
 
 
 def check_export(path):
-    """Raise UserError if `export` cannot write to `path`."""
+    """Raise UserError if no network can be written to `path`, by `export` or as an ONNX file."""
     suffix = os.path.splitext(path)[1]
     if _is_folder(path):
         check_output_folder(path)
-    elif suffix.lower() not in (".pickle", ".pkl", ".safetensors"):
-        raise UserError(f"{path}: no snapshot has the suffix '{suffix}'; use .pickle or .safetensors, or end in /")
+    elif suffix.lower() not in (".pickle", ".pkl", ".safetensors", ".onnx"):
+        raise UserError(f"{path}: no network has the suffix '{suffix}'; use .pickle, .safetensors, .onnx, or end in /")
     else:
         check_output(path)
 

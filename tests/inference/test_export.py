@@ -1,4 +1,4 @@
-"""Tests of `export`: converted snapshots, and SavedModels that serve without this code."""
+"""Tests of `export`: converted snapshots; SavedModels and ONNX files, which serve without this code."""
 
 import functools
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -17,6 +18,7 @@ import dnnlib
 import network
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from inference import onnx_file
 from mri.model import Model
 
 SERVE = """
@@ -102,6 +104,46 @@ def test_saved_model(request, tmp_path, monkeypatch, capfd, main, load, shapes):
         np.testing.assert_allclose(np.load(file), y, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "main,load,shapes",
+    [
+        (config.main, functools.partial(network.load_autoencoder, portable=True), [(1, 3, 1, 7), (2, 3, 50, 70)]),
+        (config_mri.main, load_mri, [(2, 255, 255), (1, 255, 255)]),
+    ],
+)
+def test_onnx(request, tmp_path, monkeypatch, capsys, main, load, shapes):
+    monkeypatch.chdir(tmp_path)
+    path = request.getfixturevalue("mri_snapshot" if main == config_mri.main else "snapshot")
+    main(["export", "--network-snapshot", path, "--out", "new/denoiser.onnx"])
+    assert capsys.readouterr().out == f"Exported {path} to new/denoiser.onnx.\n"
+    check_onnx("new/denoiser.onnx", shapes, lambda images: run_network(load, path, images))
+
+
+def test_onnx_one_channel(tmp_path):
+    path = str(tmp_path / "grey.onnx")
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        net = tflib.Network("autoencoder", network.autoencoder, [None, 1, None, None], tf.float32)
+        session.run(tf.global_variables_initializer())
+        rng = np.random.default_rng(2)
+        biased = {k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in net.get_values().items()}
+        net.set_values(biased, "random biases")
+        onnx_file.write(net, path)
+        check_onnx(path, [(1, 1, 33, 20), (3, 1, 64, 32)], lambda images: [net.run(x) for x in images])
+
+
+def check_onnx(path, shapes, run):
+    """Compare an ONNX file with the network on random images; check what the file says about itself."""
+    session = onnxruntime.InferenceSession(path)
+    assert session.get_modelmeta().custom_metadata_map == {"black": "-0.5", "white": "0.5"}
+    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    assert (x.name, y.name) == ("image", "denoised") and x.shape == y.shape
+    images = [np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes]
+    for image, expected in zip(images, run(images)):
+        (found,) = session.run(None, {"image": image})
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        assert np.ptp(expected) > 0.1
+
+
 def test_rgb_conversion(snapshot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config.main(["export", "--network-snapshot", snapshot, "--out", "new/between.safetensors"])
@@ -126,7 +168,8 @@ def test_mri_conversion(mri_snapshot, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "main,change,message",
     [
-        (config.main, {"--out": "x.h5"}, r"x\.h5: no snapshot has the suffix '\.h5'; use \.pickle or \.safetensors"),
+        (config.main, {"--out": "x.h5"}, r"x\.h5: no network has the suffix '\.h5'; use \.pickle, \.saf"),
+        (config.main, {"--out": "full/file/x.onnx"}, r"full/file/x\.onnx: full/file is not a folder"),
         (config.main, {"--out": "full/"}, "full/: is not empty; name a new folder"),
         (config.main, {"--out": "full/file/"}, "full/file/: is a file; name a folder"),
         (config.main, {"--out": "full/file/model"}, "full/file/model: full/file is not a folder"),
@@ -146,7 +189,7 @@ def test_refused_exports(snapshot, mri_snapshot, tmp_path, monkeypatch, main, ch
     assert os.listdir() == ["full"] and os.listdir("full") == ["file"]
 
 
-@pytest.mark.parametrize("out", ["model", "network.safetensors"])
+@pytest.mark.parametrize("out", ["model", "network.safetensors", "network.onnx"])
 def test_full_disk(snapshot, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
