@@ -122,13 +122,13 @@ PRESETS = {
     },
     # The networks of this project: hours on two cores that compute bfloat16 natively.
     "thorough": {
-        "iteration_count": 24_000,
+        "iteration_count": 18_000,
         "eval_interval": 2_000,
         "minibatch_size": 4,
-        "crop_size": 160,
+        "crop_size": 192,
         "turn": True,
         "learning_rate": 1e-3,
-        "ramp_down_part": 0.9,
+        "ramp_down_part": 0.7,
         "optimizer": "muon",
         "weight_decay": 0.3,
         "moving_average": 0.999,
