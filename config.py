@@ -139,6 +139,7 @@ PRESETS = {
 _SNAPSHOT = Setting(
     "network_snapshot", None, f"Network. Default: {NETWORK.format(noise='<noise>')}.", path, metavar="FILE"
 )
+_ENSEMBLE = Setting("ensemble", False, "Mean over the 8 turns and mirrors of each image; takes 8 times as long.", flag)
 _NOISE_SEED = Setting("seed", 1000, "Seed of the noise.", seed, metavar="N")
 _CORRUPTED = [Setting("noise", "gaussian", "Noise model.", choices=_ADDED), *corruption.all_settings(), _NOISE_SEED]
 
@@ -147,6 +148,7 @@ VALIDATE = {
         Setting("dataset_dir", "kodak", f"Images: {_SETS}.", path, metavar="DIR"),
         Setting("reference_dir", None, _CLEAN, path, metavar="DIR"),
         _SNAPSHOT,
+        _ENSEMBLE,
         Setting("save_images", True, "Write img_0_val_<index>_noisy.png, _pred.png, _orig.png of every image.", flag),
     ],
     "noise": [
@@ -176,6 +178,7 @@ INFER = {
         Setting("noise", "gaussian", "Noise model, which names the network unless --network-snapshot does.",
                 choices=_ADDED),
         _SNAPSHOT,
+        _ENSEMBLE,
         Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
                 "tiles, with the same result.", memory_size, metavar="SIZE"),
         _PICTURE_PRECISION,
@@ -260,7 +263,17 @@ def infer_image(args, given):
     black, white = args.sample_range or (0, 1)
     if black >= white:
         raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
-    names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
+    names = (
+        "image",
+        "out",
+        "max_memory",
+        "sample_range",
+        "compare",
+        "noise_level",
+        "num_gpus",
+        "precision",
+        "ensemble",
+    )
     settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))

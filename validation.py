@@ -10,6 +10,7 @@ import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from imaging import images, metrics, rgb_files, sheets
+from inference.ensemble import Ensemble
 from inference.tiling import denoise
 from network import load_autoencoder
 from records import shots
@@ -129,6 +130,7 @@ def validate(
     precision,
     seed,
     save_images=True,
+    ensemble=False,
 ):
     """Denoise every image of a folder and write `metrics.csv`. Return the average PSNR in dB.
 
@@ -140,10 +142,12 @@ def validate(
         precision: Arithmetic of the network, see `tflib.pick_dtype`.
         seed: Seed of the noise.
         save_images: Whether to write pictures of every image.
+        ensemble: Whether to measure the mean over 8 turns and mirrors, see `Ensemble`.
     """
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(submit_config.num_gpus)
         network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
+        network = Ensemble(network) if ensemble else network
         validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed, reference_dir)
         rows = []
         with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:

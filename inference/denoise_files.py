@@ -17,6 +17,7 @@ from dnnlib.tflib import tf
 from imaging import image_files, images, pages
 from inference import tiling
 from inference.compare import removed
+from inference.ensemble import Ensemble
 from inference.noise_level import estimate_noise_level
 from network import load_autoencoder
 
@@ -31,8 +32,9 @@ class Job:
 
 
 def infer_images(
-    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None
-):
+    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None,
+    ensemble=False,
+):  # fmt: skip
     """Denoise images as they are, without adding noise: `config.py infer-image`.
 
     Args:
@@ -45,6 +47,7 @@ def infer_images(
         precision: Arithmetic of the network, see `tflib.pick_dtype`.
         compare: File or folder for comparisons, or None.
         noise_level: "auto" to estimate and print the noise level, or None.
+        ensemble: Whether to take the mean over 8 turns and mirrors, see `Ensemble`.
 
     Raises:
         UserError: Some images could not be denoised. With several images it is raised after the others are done.
@@ -57,6 +60,7 @@ def infer_images(
     with tf.Graph().as_default(), tflib.create_session():
         tflib.pick_devices(num_gpus)
         net = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
+        net = Ensemble(net) if ensemble else net
         for job in jobs:
             try:
                 _denoise_file(net, job, max_memory, sample_range, noise_level)
