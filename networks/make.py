@@ -7,7 +7,6 @@ exist and resumes the runs that have begun. networks/README.md lists the data th
 import dataclasses
 import hashlib
 import os
-import re
 import shlex
 import shutil
 
@@ -15,7 +14,7 @@ import dnnlib
 from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
-from networks.runs import measure, train_or_resume
+from networks.runs import measure, time_of, train_or_resume
 
 RUNS = "results/networks"
 PHOTOGRAPHS = ["config.py", "train", "--preset", "thorough", "--train-tfrecords", "datasets/photos.tfrecords"]
@@ -171,15 +170,12 @@ def _describe(run_dir, length_option):
     """Return the card's rows (name, text) about a run."""
     submit_config = load_submit_config(run_dir)
     settings = submit_config.run_func_kwargs
-    with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
-        log = f.read()
-    precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
     length = settings.get("iteration_count") or settings.num_epochs
     unit = length_option.lstrip("-").removeprefix("num-")
     return [
         ("seed", settings.seed),
         ("length", f"{length} {unit}, minibatches of {settings.minibatch_size}"),
-        ("time", f"{took} in {precision}, on a machine shared with other work"),
+        ("time", f"{time_of(run_dir)}, on a machine shared with other work"),
         ("commit", f"`{submit_config.get('commit')}`"),
     ]
 

@@ -5,10 +5,12 @@
 
 For each corruption the script trains two networks from the same random weights, on the same crops, by the same recipe,
 for the same number of iterations: n2n with noisy targets and the corruption's loss, n2c with clean targets and squared
-error. It writes the table and the curves to docs/paper.md. networks/README.md lists the data that it needs.
+error. It keeps the results of each corruption in docs/paper/ and writes the table and the curves of all of them to
+docs/paper.md. To repeat a corruption, delete its file there. networks/README.md lists the data that it needs.
 """
 
 import csv
+import json
 import os
 import shlex
 
@@ -17,7 +19,7 @@ from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT
 from dnnlib.util import run_script
 from networks.plot_runs import plot, read_scalars
-from networks.runs import find_run, train_or_resume
+from networks.runs import find_run, time_of, train_or_resume
 
 RUNS = "results/paper"
 TRAIN = ["config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"]
@@ -42,6 +44,7 @@ PUBLISHED = {  # PSNR in dB, n2c / n2n: README of the 2018 release; the paper's 
     ("impulse", "kodak"): "28.86 / 28.43 (one image)",
 }
 PAGE = "docs/paper.md"
+RESULTS = "docs/paper/{noise}.json"
 PICTURE = "docs/images/paper.png"
 INTRODUCTION = """# The paper's claim, from scratch
 
@@ -65,11 +68,30 @@ def main():
     dnnlib.util.require("matplotlib", "networks/paper.py", "requirements-dev.txt")
     os.chdir(SOURCE_ROOT)
     for noise in args.noises or OPTIONS:
-        for targets in TARGETS:
-            run_dir = train_or_resume(command_of(noise, targets, args.length), desc_of(noise, targets), RUNS)
-            for name in TEST_SETS:
-                validate(noise, targets, name, os.path.join(run_dir, "network_final.pickle"))
-        write_page(args.length)
+        if not os.path.exists(RESULTS.format(noise=noise)):
+            results = {targets: train_and_measure(noise, targets, args.length) for targets in TARGETS}
+            os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
+            with dnnlib.open_atomic(RESULTS.format(noise=noise)) as f:
+                f.write(json.dumps(results, indent=1) + "\n")
+        write_page()
+
+
+def train_and_measure(noise, targets, length=None):
+    """Train a network and measure it on the test sets, unless that has been done.
+
+    Returns:
+        JSON data: the command, the time it took, the curve of the PSNR of held-out photographs in dB (steps, values),
+        and for each test set the average PSNR in dB (corrupted, restored).
+    """
+    command = command_of(noise, targets, length)
+    run_dir = train_or_resume(command, f"paper-{noise}-{targets}", RUNS)
+    snapshot = os.path.join(run_dir, "network_final.pickle")
+    return {
+        "command": shlex.join(["python", *command]),
+        "took": time_of(run_dir),
+        "curve": read_scalars(run_dir)["PSNR_avg_psnr"],
+        "psnr": {name: validate(noise, targets, name, snapshot) for name in TEST_SETS},
+    }
 
 
 def command_of(noise, targets, length=None):
@@ -78,22 +100,13 @@ def command_of(noise, targets, length=None):
     return [*command, "--iterations", length] if length else command
 
 
-def desc_of(noise, targets):
-    """Return the `--desc` of a training."""
-    return f"paper-{noise}-{targets}"
-
-
 def validate(noise, targets, name, snapshot):
-    """Measure a network on the test set `name`, unless that has been done."""
-    desc = measured_desc(noise, targets, name)
+    """Measure a network on the test set `name`, unless that has been done; return the PSNR as `measured` does."""
+    desc = f"measured-{noise}-{targets}-{name}"
     if measured(desc) is None:
         words = ["--noise", noise, "--dataset-dir", name, "--network-snapshot", snapshot]
         run_script("config.py", "validate", *words, "--desc", desc, "--run-dir-root", RUNS)
-
-
-def measured_desc(noise, targets, name):
-    """Return the `--desc` of a validation."""
-    return f"measured-{noise}-{targets}-{name}"
+    return measured(desc)
 
 
 def measured(desc):
@@ -106,24 +119,20 @@ def measured(desc):
     return float(mean["psnr_noisy"]), float(mean["psnr_denoised"])
 
 
-def write_page(length=None):
-    """Write the page for all corruptions that are complete: table, picture and commands."""
+def write_page():
+    """Write the page for all corruptions that have results: table, picture and commands."""
     rows, commands, plots = [], [], {}
     for noise in OPTIONS:
-        results = {
-            (name, targets): measured(measured_desc(noise, targets, name)) for name in TEST_SETS for targets in TARGETS
-        }
-        if None in results.values():
+        if not os.path.exists(RESULTS.format(noise=noise)):
             continue
-        for name in TEST_SETS:
-            (corrupted, n2c), (_, n2n) = results[name, "n2c"], results[name, "n2n"]
-            paper = PUBLISHED.get((noise, name), "")
+        with open(RESULTS.format(noise=noise), encoding="utf-8") as f:
+            results = json.load(f)
+        for name, title in TEST_SETS.items():
+            (corrupted, n2n), (_, n2c) = (results[targets]["psnr"][name] for targets in ("n2n", "n2c"))
             figures = f"{corrupted:.2f} | {n2c:.2f} | {n2n:.2f} | {n2n - n2c:+.2f}"
-            rows.append(f"| {noise} | {TEST_SETS[name]} | {figures} | {paper} |")
-        plots[noise] = {}
-        for targets in TARGETS:
-            commands.append("    python " + shlex.join(command_of(noise, targets, length)))
-            plots[noise][targets] = read_scalars(find_run(desc_of(noise, targets), RUNS))["PSNR_avg_psnr"]
+            rows.append(f"| {noise} | {title} | {figures} | {PUBLISHED.get((noise, name), '')} |")
+        plots[noise] = {targets: result["curve"] for targets, result in results.items()}
+        commands += [f"    {result['command']}    # {result['took']}" for result in results.values()]
     plot(plots, PICTURE, "iteration", "PSNR of held-out photographs in dB")
     lines = [INTRODUCTION, "| corruption | images | corrupted | n2c | n2n | n2n - n2c | published n2c / n2n |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- |", *rows, ""]

@@ -34,6 +34,14 @@ def find_run(desc, root):
     return found[-1] if found else None
 
 
+def time_of(run_dir):
+    """Return how long a finished training took and in which precision, in words."""
+    with open(os.path.join(run_dir, "log.txt"), encoding="utf-8") as f:
+        log = f.read()
+    precision, took = (re.findall(pattern, log)[-1] for pattern in (r"Precision: (\w+)", r"Elapsed time: (.*)"))
+    return f"{took} in {precision}"
+
+
 def measure(validate, snapshot, root):
     """Measure a snapshot. Return its average PSNR in dB: (corrupted, restored).
 

@@ -96,6 +96,8 @@ def write_run(name, curve=(), psnr=None):
     for file in ("submit_config.txt", "_finished.txt"):
         with open(f"{folder}/{file}", "w") as f:
             f.write("{'run_func_name': 'train.train', 'run_func_kwargs': {}}")
+    with open(f"{folder}/log.txt", "w") as f:
+        f.write("Precision: float32.\nElapsed time: 2m 30s\n")
     if psnr:
         with open(f"{folder}/metrics.csv", "w") as f:
             f.write("image,psnr_noisy,psnr_denoised\na.png,1,2\nmean,{},{}\n".format(*psnr))
@@ -111,14 +113,19 @@ def test_paper_page(workplace, monkeypatch):
         for name in paper.TEST_SETS:
             write_run(f"00001-autoencoder-measured-gaussian-{targets}-{name}-validate", psnr=psnr)
     call(paper, monkeypatch, "gaussian")  # Nothing is left to train or measure.
-    lines = (workplace / "docs" / "paper.md").read_text().splitlines()
+    page = (workplace / "docs" / "paper.md").read_text()
+    shutil.rmtree(paper.RUNS)
+    call(paper, monkeypatch, "gaussian")  # The results are in docs/paper/gaussian.json.
+    assert (workplace / "docs" / "paper.md").read_text() == page
+    lines = page.splitlines()
     rows = [line for line in lines if line.startswith("| gaussian")]
     assert rows == [
         "| gaussian | Kodak | 20.12 | 30.75 | 30.50 | -0.25 | 32.38 / 32.39 |",
         "| gaussian | BSDS300 test | 20.12 | 30.75 | 30.50 | -0.25 | 31.01 / 31.02 |",
     ]
     commands = [line for line in lines if line.startswith("    python config.py train")]
-    assert len(commands) == 2 and commands[1] == commands[0] + " --noise2noise=false --loss l2"
+    n2n, n2c = (line.removesuffix("    # 2m 30s in float32") for line in commands)
+    assert n2c == n2n + " --noise2noise=false --loss l2"
     with Image.open("docs/images/paper.png") as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=10**6)}
     assert {(31, 119, 180), (255, 127, 14)} < colours  # Two curves in matplotlib's first two colours.
