@@ -10,11 +10,13 @@ import os
 import shlex
 import shutil
 
+import config
 import dnnlib
 from dnnlib.options import ArgumentParser
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 from networks.runs import measure, time_of, train_or_resume
+from networks.spots import SPOT, table, worst_blocks
 
 RUNS = "results/networks"
 PHOTOGRAPHS = ["config.py", "train", "--preset", "thorough", "--train-tfrecords", "datasets/photos.tfrecords"]
@@ -37,11 +39,12 @@ class Recipe:
     curves: list  # TensorBoard tags of the plotted curves.
     data: str
     limits: str
+    spots: bool = False  # Whether the card states the worst spots, see networks/spots.py.
     clean_targets: str = ""  # Option of a second training with clean targets; the card compares the two.
     start: str = ""  # The network of this folder that the training starts from; empty for random weights.
 
 
-def _photographs(noise, limits, options=(), start="gaussian-n2n"):
+def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False):
     """Return the Recipe of a network for photographs with the noise model `noise`."""
     return Recipe(
         title=f"photographs, `--noise {noise}`, noisy targets",
@@ -58,17 +61,22 @@ def _photographs(noise, limits, options=(), start="gaussian-n2n"):
         limits=f"Trained for {limits}. It does not remove noise that a camera has processed or JPEG compression has "
         "blurred.",
         start=start,
+        spots=spots,
     )
 
 
 RECIPES = {
     "gaussian-n2n": _photographs(
-        "gaussian", "Gaussian noise (sigma 0 to 50) on sRGB values, independent from pixel to pixel", start=""
+        "gaussian",
+        "Gaussian noise (sigma 0 to 50) on sRGB values, independent from pixel to pixel",
+        start="",
+        spots=True,
     ),
     "poisson-n2n": _photographs(
         "poisson",
         "Poisson noise (up to 50 photons in white) on sRGB values, independent from pixel to pixel",
         ["--balance"],
+        spots=True,
     ),
 }
 RECIPES["mri-n2n"] = Recipe(
@@ -122,12 +130,14 @@ def make(name, recipe, length=None):
             own = f"`python {shlex.join([*words, '--network-snapshot', snapshot])}`"
             how = own if who == name else f"{who}, trained with `{recipe.clean_targets}`; not kept"
             measured.append((label, *measure(words, os.path.join(run_dir, recipe.final), RUNS), how))
+    final = os.path.join(runs[name], recipe.final)
+    spots = worst_blocks(final, [config.validation_folder(s) for s in TEST_SETS.values()]) if recipe.spots else None
     with dnnlib.util.atomic_path(snapshot) as temporary:
-        _copy_weights(os.path.join(runs[name], recipe.final), temporary)
+        _copy_weights(final, temporary)
         with open(temporary, "rb") as f:
             digest = hashlib.sha256(f.read()).hexdigest()
         with dnnlib.open_atomic(f"networks/{name}.md") as f:
-            f.write(card(name, recipe, command, runs[name], digest, measured))
+            f.write(card(name, recipe, command, runs[name], digest, measured, spots))
     print(f"Made {snapshot} and its card.")
 
 
@@ -143,7 +153,7 @@ def _copy_weights(snapshot, path):
         tflib.save_arrays(weights, path)
 
 
-def card(name, recipe, command, run_dir, digest, measured):
+def card(name, recipe, command, run_dir, digest, measured, spots=None):
     """Return the card of a network as Markdown.
 
     Args:
@@ -153,6 +163,7 @@ def card(name, recipe, command, run_dir, digest, measured):
         run_dir: Run directory of the training.
         digest: SHA-256 of the snapshot.
         measured: (test set, corrupted and restored PSNR in dB, command) of each measurement.
+        spots: Rows of `worst_blocks` on the test sets, or None.
     """
     rows = [("network", f"`networks/{name}.pickle`, sha256 `{digest}`"), ("data", recipe.data)]
     rows += [("starts from", f"[{recipe.start}]({recipe.start}.md)" if recipe.start else "random weights")]
@@ -161,6 +172,13 @@ def card(name, recipe, command, run_dir, digest, measured):
     lines += ["| measured on | corrupted | restored | by |", "| --- | --- | --- | --- |"]
     for label, before, after, how in measured:
         lines.append(f"| {label} | {before:.2f} dB | {after:.2f} dB | {how} |")
+    if spots:
+        lines += [
+            "",
+            "How much further from the clean image the mean colour of a 32x32 block gets, as a fraction of the",
+        ]
+        lines += [f"range; more than {SPOT} is a spot. By `python networks/spots.py networks/{name}.pickle`:", ""]
+        lines += table(spots)
     lines += ["", f"![curves of the training]({name}.png)", "", recipe.limits, ""]
     lines += ["The weights have the project's licence, [Apache 2.0](../LICENSE); the licence of the data is above.", ""]
     return "\n".join(lines)

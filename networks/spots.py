@@ -1,11 +1,13 @@
 """Look for spots, where a network invents a colour: `python networks/spots.py NETWORK ...`
 
-The script adds noise of several strengths and blurs to clean photographs and denoises them. Blurred noise stands for
-noise that a camera or resampling has smoothed; it is scaled to the sigma it had before. The table shows the worst 32x32
-block of all photographs: how much further from the clean image its mean colour is after denoising than before, as a
-fraction of the range (`metrics.block_shift`). More than 0.05 is a spot.
+The script denoises photographs with white noise, with blurred noise and with a camera's noise, and real photographs if
+there are any in datasets/real. Blurred noise stands for noise that a camera or resampling has smoothed; it is scaled to
+the sigma it had before. The table shows the worst 32x32 block of all photographs: how much further from the clean image
+its mean colour is after denoising than before, as a fraction of the range (`metrics.block_shift`). More than 0.05 is a
+spot.
 """
 
+import functools
 import os
 
 from scipy import ndimage
@@ -23,6 +25,8 @@ from inference import tiling
 SIGMAS = (5, 25, 50)  # Standard deviation on the scale of 0..255.
 BLURS = (0, 0.5, 0.7, 1)  # Standard deviation in pixels of the Gaussian kernel that blurs the noise.
 SPOT = 0.05
+REAL = "datasets/real/{}"  # Folders "noisy" and "reference" with photographs of the same names.
+SEED = config.PROGRAM.defaults("validate").seed
 
 
 def main():
@@ -32,35 +36,74 @@ def main():
     folders = [config.validation_folder(name) for name in ("kodak", "bsd300")]
     parser.add_argument("--images", nargs="+", default=folders, metavar="DIR", help="folders of clean photographs")
     args = parser.parse_args()
-    paths = [path for folder in args.images for path in images.list_images(folder)]
-    worst = [print_table(snapshot, paths) for snapshot in args.networks]
+    worst = []
+    for snapshot in args.networks:
+        rows = worst_blocks(snapshot, args.images)
+        worst.append(max(shift for _, shift, _ in rows))
+        verdict = "Spots" if worst[-1] > SPOT else "No spots"
+        print(*(f"{snapshot}", "", *table(rows), "", f"{verdict}: the worst shift is {worst[-1]:.3f}.", ""), sep="\n")
     return 1 if max(worst) > SPOT else 0
 
 
-def print_table(snapshot, paths):
-    """Print the worst shift of a network for each noise, with its image. Return the worst of all."""
-    print(f"{snapshot}, {len(paths)} photographs\n")
-    print("| sigma | blur in pixels | worst block | in |\n| --- | --- | --- | --- |")
-    worst = 0.0
+def worst_blocks(snapshot, folders):
+    """Return (kind of noise, shift of the worst block, name of its image) for each kind of noise.
+
+    Args:
+        snapshot: Path of a network.
+        folders: Folders of clean photographs.
+    """
+    clean = [path for folder in folders for path in images.list_images(folder)]
+    cases = {
+        f"sigma {sigma}" + (f", blurred by {blur} pixels" if blur else ""): (with_noise, clean, sigma, blur)
+        for sigma in SIGMAS
+        for blur in BLURS
+    }
+    cases["`--noise camera`"] = (with_camera_noise, clean)
+    if os.path.isdir(REAL.format("noisy")):
+        cases["real photographs"] = (as_taken, images.list_images(REAL.format("noisy")))
+    rows = []
     with tf.Graph().as_default(), tflib.create_session():
-        net = network.load_autoencoder(snapshot)
-        for sigma in SIGMAS:
-            for blur in BLURS:
-                shift, path = max((shift_of(net, path, sigma, blur), path) for path in paths)
-                print(f"| {sigma} | {blur} | {shift:.3f} | {os.path.basename(path)} |", flush=True)
-                worst = max(worst, shift)
-    print(f"\n{'Spots' if worst > SPOT else 'No spots'}: the worst shift is {worst:.3f}.\n")
-    return worst
+        net = network.load_autoencoder(snapshot, tflib.pick_dtype("auto"))
+        for noise, (read, paths, *strength) in cases.items():
+            shift, path = max((shift_of(net, *read(path, *strength)), path) for path in paths)
+            rows.append((noise, shift, os.path.basename(path)))
+    return rows
 
 
-def shift_of(net, path, sigma, blur):
-    """Return the shift of the worst block of one photograph with blurred noise."""
-    clean = images.to_float(rgb_files.read_rgb(path))
-    seed = config.PROGRAM.defaults("validate").seed
-    noise = corruption.generator(seed, os.path.basename(path)).standard_normal(clean.shape)
-    noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise
-    noisy = clean + (noise * (sigma / 255 / noise.std())).astype(clean.dtype)
+def table(rows):
+    """Return the lines of a table in Markdown."""
+    lines = ["| noise | worst block | in |", "| --- | --- | --- |"]
+    return [*lines, *(f"| {noise} | {shift:.3f} | {name} |" for noise, shift, name in rows)]
+
+
+def shift_of(net, clean, noisy):
+    """Return the shift of the worst block of a photograph."""
     return metrics.block_shift(clean, noisy, tiling.denoise(net, noisy))
+
+
+@functools.lru_cache(maxsize=200)
+def read_image(path):
+    """Return an image file as float32 [3, H, W]."""
+    return images.to_float(rgb_files.read_rgb(path))
+
+
+def with_noise(path, sigma, blur):
+    """Return a clean image and the same with blurred noise."""
+    clean = read_image(path)
+    noise = corruption.generator(SEED, os.path.basename(path)).standard_normal(clean.shape)
+    noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise
+    return clean, clean + (noise * (sigma / 255 / noise.std())).astype(clean.dtype)
+
+
+def with_camera_noise(path):
+    """Return what a camera takes of an image, without noise and with it."""
+    noise, scene = corruption.create("camera"), read_image(path)
+    return noise.reference(scene), noise.for_validation(scene, SEED, os.path.basename(path))
+
+
+def as_taken(path):
+    """Return the reference of a real photograph, and the photograph."""
+    return read_image(os.path.join(REAL.format("reference"), os.path.basename(path))), read_image(path)
 
 
 if __name__ == "__main__":
