@@ -29,6 +29,7 @@ from dnnlib.launch import (
     RUN,
     call,
     find_network,
+    own_network,
     resume,
     submit,
     target_name,
@@ -39,6 +40,7 @@ from dnnlib.options import (
     flag,
     memory_size,
     multiple_of,
+    one_of,
     part,
     path,
     positive_int,
@@ -48,7 +50,9 @@ from dnnlib.options import (
 from dnnlib.settings import REQUIRED, Command, Program, Setting
 
 DESC = "autoencoder"  # Run directories are NNNNN-<this><--desc>-<N>gpu-L-<n2n or n2c>; L: local, S: SLURM.
-NETWORK = "networks/{noise}-n2n.pickle"  # The network where --network-snapshot names none, in the program's folder.
+# The networks of colour and of greyscale images where --network-snapshot names none, in the program's folder.
+NETWORK = "networks/{noise}-n2n.pickle"
+GREY_NETWORK = "networks/{noise}-grey-n2n.pickle"
 VALIDATION_SETS = {  # Folders where each set may be.
     "kodak": ["datasets/kodak"],  # download_kodak.py fetches it.
     "bsd300": ["datasets/BSDS300/images/test", "datasets/BSDS300-images/BSDS300/images/test", "datasets/bsd300"],
@@ -71,6 +75,8 @@ TRAIN = {
         Setting("load_network", None, "Snapshot to start from; without it, random weights.", path, metavar="FILE"),
         Setting("minibatch_size", 4, "Crops per iteration.", positive_int, metavar="N"),
         MICROBATCHES,
+        Setting("channels", 3, "Channels of the images: 3, or 1 for greyscale, to which colour is converted.",
+                one_of(1, 3), metavar="{1,3}"),
         Setting("crop_size", 256, "Side of the square crops in pixels, a multiple of 32.", multiple_of(32),
                 metavar="N"),
         Setting("turn", False, "Turn and mirror crops at random. Noisy shots always are.", flag),
@@ -137,8 +143,9 @@ PRESETS = {
 }
 
 _SNAPSHOT = Setting(
-    "network_snapshot", None, f"Network. Default: {NETWORK.format(noise='<noise>')}.", path, metavar="FILE"
-)
+    "network_snapshot", None, f"Network. Default: {NETWORK.format(noise='<noise>')}, and for greyscale images "
+    f"{GREY_NETWORK.format(noise='<noise>')}.", path, metavar="FILE",
+)  # fmt: skip
 _ENSEMBLE = Setting("ensemble", False, "Mean over the 8 turns and mirrors of each image; takes 8 times as long.", flag)
 _NOISE_SEED = Setting("seed", 1000, "Seed of the noise.", seed, metavar="N")
 _CORRUPTED = [Setting("noise", "gaussian", "Noise model.", choices=_ADDED), *corruption.all_settings(), _NOISE_SEED]
@@ -251,7 +258,7 @@ def train(args, given):
 def validate(args, given):
     """Submit a validation run."""
     settings = _with_noise(PROGRAM.commands["validate"].for_run(args), given)
-    settings.update(network_snapshot=_find_network(args), dataset_dir=validation_folder(args.dataset_dir))
+    settings.update(_networks(args), dataset_dir=validation_folder(args.dataset_dir))
     needs = {settings.network_snapshot: ""} | _needs_of_validation(settings, "--dataset-dir", settings.dataset_dir)
     if args.noise == "none" and not args.reference_dir:
         raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
@@ -274,7 +281,7 @@ def infer_image(args, given):
         "precision",
         "ensemble",
     )
-    settings = EasyDict({name: args[name] for name in names}, network_snapshot=_find_network(args))
+    settings = EasyDict({name: args[name] for name in names}, **_networks(args))
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 
@@ -322,8 +329,12 @@ def validation_folder(name):
     return next(filter(os.path.isdir, folders), folders[0])
 
 
-def _find_network(args):
-    return find_network(args.network_snapshot, NETWORK.format(noise=args.noise))
+def _networks(args):
+    """The network that is named, or those of this program for the noise, of which the images decide."""
+    if args.network_snapshot:
+        return {"network_snapshot": args.network_snapshot, "grey_snapshot": None}
+    grey = own_network(GREY_NETWORK.format(noise=args.noise))
+    return {"network_snapshot": find_network(NETWORK.format(noise=args.noise), tell=not grey), "grey_snapshot": grey}
 
 
 def _with_noise(settings, given):

@@ -121,7 +121,7 @@ def train(args, given):
 def validate(args, given):
     """Submit a validation run."""
     settings = PROGRAM.commands["validate"].for_run(args)
-    settings.update(post_op=_post_op(args), network_snapshot=find_network(args.network_snapshot, NETWORK))
+    settings.update(post_op=_post_op(args), network_snapshot=args.network_snapshot or find_network(NETWORK))
     needs = {settings.network_snapshot: ""} | _needs(args, args.valid_set)
     submit(args, given, DESC, "-validate", "mri.validation.validate", settings, needs)
 

@@ -15,6 +15,7 @@ from PIL import Image
 import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from imaging import images
 from records.tfrecords import ImageRecords
 
 # First number of the seeds of generators, one per purpose: NumPy seeds (a, b) and (a, b, 0) alike.
@@ -24,7 +25,7 @@ _ORDER, _ELEMENT = 1, 2
 class TrainingData:
     """Random crops of the images of a TFRecords file, or of two noisy shots of a scene."""
 
-    def __init__(self, tfrecords, crop_size, seed, pairs=False, turned=False):
+    def __init__(self, tfrecords, crop_size, seed, pairs=False, turned=False, channels=3):
         """Open a TFRecords file and check the structure of every record.
 
         Args:
@@ -33,13 +34,17 @@ class TrainingData:
             seed: Seed of order, crops and noise.
             pairs: Whether an element is two shots of a scene; otherwise it is one image.
             turned: Whether to augment crops by random quarter turns and reflections.
+            channels: 3, or 1 for greyscale; colour becomes grey.
 
         Raises:
-            UserError: The file is damaged, or holds images instead of shots or shots instead of images.
+            UserError: The file is damaged, holds images instead of shots or shots instead of images, or lacks colour.
         """
         self.records = ImageRecords(tfrecords)
         self.records.check()
         self.crop_size, self.seed, self.shots, self.turned = crop_size, seed, 2 if pairs else 1, turned
+        self.channels = channels
+        if self.records.shape(0)[0] < channels:
+            raise dnnlib.UserError(f"{tfrecords}: holds greyscale images; train on them with --channels 1")
         self.scenes = self.records.scenes()
         holds_shots = self.scenes[0, 1] > 1
         if pairs and not holds_shots:
@@ -53,7 +58,7 @@ class TrainingData:
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch and the next.
 
     def element(self, n):
-        """Return element n of the sequence: (crops uint8 [shots, 3, size, size], noise seeds int64 [2, 2]).
+        """Return element n of the sequence: (crops uint8 [shots, C, size, size], noise seeds int64 [2, 2]).
 
         The crops are one crop of an image, or the same crop of two different shots in random order.
         """
@@ -93,7 +98,7 @@ class TrainingData:
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.scenes))
 
     def _crop(self, records, rng):
-        """Return the same random crop of images of one size, uint8 [n, 3, size, size]; small images are enlarged.
+        """Return the same random crop of images of one size, uint8 [n, C, size, size]; small images are enlarged.
 
         Enlarging is bicubic on bytes, which clips overshoot: Poisson noise is undefined below black.
         """
@@ -101,6 +106,8 @@ class TrainingData:
         side = min(self.crop_size, height, width)
         y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
         crops = np.stack([self.records.crop(record, y, x, side, side) for record in records])
+        if len(crops[0]) > self.channels:
+            crops = np.stack([images.to_grey(crop) for crop in crops])
         if side < self.crop_size:
             crops = np.stack([_enlarge(crop, self.crop_size) for crop in crops])
         return crops
@@ -113,8 +120,8 @@ def turn(x, k):
 
 
 def _enlarge(crop, size):
-    image = Image.fromarray(crop.transpose(1, 2, 0)).resize([size, size], Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)
+    image = images.to_pillow(crop).resize([size, size], Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1)
 
 
 def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shard=(0, 1)):
@@ -129,11 +136,11 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shar
         shard: (w, W): the shard of worker w of W, with n = minibatch_size / W elements.
 
     Returns:
-        Dataset of (input, target, weight, clean): float32 [n, 3, size, size], in [-0.5, 0.5] before noise is added. The
+        Dataset of (input, target, weight, clean): float32 [n, C, size, size], in [-0.5, 0.5] before noise is added. The
         weight of the target pixels is 0 or 1, [n, 1, size, size], or [n, 1, 1, 1] if all pixels count. Noisy shots give
         (input, target, weight) without a clean image.
     """
-    shape = [data.shots, 3, data.crop_size, data.crop_size]
+    shape = [data.shots, data.channels, data.crop_size, data.crop_size]
 
     def load(n):
         crops, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)

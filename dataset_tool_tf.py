@@ -11,13 +11,15 @@ folders, or one folder per scene with two or more shots:
     python dataset_tool_tf.py --bursts shots --out datasets/shots.tfrecords
 
 The tool prints "<number of the record> <file>" for each image, then statistics. Images keep their size and are
-converted to 8-bit RGB. Files that cannot be decoded are listed and skipped, and so are files that 8-bit RGB cannot
-keep: floating-point or signed samples, stacks of pages, channels other than RGB and alpha. The shots of a scene must be
-aligned: the tool estimates and reports shifts, but does not correct them.
+converted to 8-bit RGB, or with --channels 1 to 8-bit greyscale (ITU-R 601). Files that cannot be decoded are listed
+and skipped, and so are files that 8 bits cannot keep: floating-point or signed samples, stacks of pages, channels other
+than RGB and alpha. The shots of a scene must be aligned: the tool estimates and reports shifts, but does not correct
+them.
 """
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import os
 import sys
@@ -26,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 import dnnlib
-from dnnlib.options import ArgumentParser, positive_int, seed
+from dnnlib.options import ArgumentParser, one_of, positive_int, seed
 from imaging import images, rgb_files
 from records import dead_leaves, shots, tfrecords
 
@@ -82,16 +84,16 @@ def main():
         _verify(args.verify)
         return
     dnnlib.util.check_output(args.out)
-    statistics = Statistics()
+    statistics, read = Statistics(), functools.partial(rgb_files.read, channels=args.channels)
     if args.pairs or args.bursts:
         scenes = shots.find_pairs(*args.pairs) if args.pairs else shots.find_bursts(args.bursts)
-        tfrecords.write_shots(args.out, _convert_scenes(scenes, statistics))
+        tfrecords.write_shots(args.out, _convert_scenes(scenes, statistics, read))
     elif args.dead_leaves:
         size = args.size or dead_leaves.SIZE
-        tfrecords.write_images(args.out, _render(args.dead_leaves, args.seed or 0, size, statistics))
+        tfrecords.write_images(args.out, _render(args.dead_leaves, args.seed or 0, size, args.channels, statistics))
     else:
         paths = _list_shuffled(args.input_dir)
-        tfrecords.write_images(args.out, _convert(args.input_dir, paths, statistics))
+        tfrecords.write_images(args.out, _convert(args.input_dir, paths, statistics, read))
     print(statistics)
     if statistics.shifted():
         print("warning: shifted shots teach a network to blur; align or remove them", file=sys.stderr)
@@ -114,6 +116,7 @@ def _parse_arguments():
     parser.add_argument(
         "--size", type=positive_int, help=f"side of --dead-leaves in pixels; default {dead_leaves.SIZE}"
     )
+    parser.add_argument("--channels", type=one_of(1, 3), default=3, help="3: RGB, the default; 1: greyscale")
     parser.add_argument("--out", metavar="FILE", help="TFRecords file to write")
     args = parser.parse_args()
     if not args.verify and not args.out:
@@ -152,21 +155,24 @@ def _list_shuffled(folder):
     return paths
 
 
-def _render(count, seed, size, statistics):
-    """Yield dead-leaves images, uint8 [3, size, size]."""
+def _render(count, seed, size, channels, statistics):
+    """Yield dead-leaves images, uint8 [C, size, size]."""
     with dnnlib.util.progress(total=count, unit="image") as bar:
         for index, pixels in enumerate(dead_leaves.dead_leaves_images(count, seed, size)):
             tqdm.write(f"{index} dead leaves of seed {seed}")
-            statistics.count("RGB", size, size)
-            yield pixels
+            statistics.count("RGB" if channels == 3 else "L", size, size)
+            yield pixels if channels == 3 else images.to_grey(pixels)
             bar.update()
 
 
-def _convert(folder, paths, statistics):
-    """Yield the decoded images, uint8 [3, H, W], in the order of `paths`. Raises UserError if there are none."""
+def _convert(folder, paths, statistics, read=rgb_files.read_rgb):
+    """Yield the images, uint8 [C, H, W], in the order of `paths`. Raises UserError if there are none.
+
+    read: Function that returns the pixels of a file.
+    """
     written = 0
     with dnnlib.util.progress(total=len(paths), unit="image") as bar:
-        for path, mode, pixels in _decode_ahead(paths):
+        for path, mode, pixels in _decode_ahead(paths, read):
             bar.update()
             if isinstance(pixels, Exception):
                 tqdm.write(f"skipped: {dnnlib.util.describe_error(pixels)}", file=sys.stderr)
@@ -182,13 +188,13 @@ def _convert(folder, paths, statistics):
         raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded and kept")
 
 
-def _convert_scenes(scenes, statistics):
-    """Yield (pixels uint8 [3, H, W], number of the scene) for the shots of `scenes`, which are lists of paths.
+def _convert_scenes(scenes, statistics, read):
+    """Yield (pixels uint8 [C, H, W], number of the scene) for the shots of `scenes`, which are lists of paths.
 
     Unusable shots are listed and left out, and so are scenes with fewer than two usable shots. Raises UserError if no
     scene is left.
     """
-    decoded, written = _decode_ahead(list(itertools.chain(*scenes))), 0
+    decoded, written = _decode_ahead(list(itertools.chain(*scenes)), read), 0
     for paths in dnnlib.util.progress(scenes, unit="scene"):
         usable = _usable_shots(itertools.islice(decoded, len(paths)), statistics)
         first, second = next(usable, None), next(usable, None)
@@ -246,8 +252,8 @@ def _report_shift(first, shot):
     return distance
 
 
-def _decode_ahead(paths):
-    """Yield (path, mode as stored, pixels uint8 [3, H, W] or the error) in order, decoded on all CPU cores.
+def _decode_ahead(paths, read):
+    """Yield (path, mode as stored, pixels uint8 [C, H, W] or the error) in order, decoded on all CPU cores.
 
     Headers are read first, one by one, to limit the number of pixels that are decoded ahead.
     """
@@ -260,7 +266,7 @@ def _decode_ahead(paths):
                 future, done_size = pending.popleft()
                 yield future.result()
                 in_flight -= done_size
-            pending.append((pool.submit(_decode, path, mode), size))
+            pending.append((pool.submit(_decode, path, mode, read), size))
             in_flight += size
         while pending:
             yield pending.popleft()[0].result()
@@ -277,13 +283,9 @@ def _read_header(path):
         return None, 0
 
 
-def _decode(path, mode):
+def _decode(path, mode, read):
     try:
-        return (
-            path,
-            mode,
-            np.ascontiguousarray(rgb_files.read_rgb(path)),
-        )  # Here, in many threads.
+        return path, mode, np.ascontiguousarray(read(path))  # Copied here, in many threads.
     except (dnnlib.UserError, OSError) as error:
         return path, mode, error
 

@@ -1,4 +1,4 @@
-"""The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1) for RGB images and for MRI slices, and its snapshots.
+"""The U-Net of Noise2Noise (Lehtinen et al. 2018, appendix A.1) for images and for MRI slices, and its snapshots.
 
 Public tensors are channel-first. Inside, tensors are [N, H, W, C], the fastest layout for convolutions on CPUs; on
 GPUs, TensorFlow's layout optimiser chooses the layout. `dtype` is the type of the arithmetic in all layers except the
@@ -17,14 +17,16 @@ from dnnlib.tflib import layers, tf
 
 LEAKY_SLOPE = 0.1
 RELU_GAIN = math.sqrt(2)  # Gain of the initialisation by He et al. 2015.
+RGB, GREY = 3, 1  # Channels.
 MULTIPLE = 32  # Sides must be multiples of 2^5, because there are five poolings.
 
 
-def autoencoder(x, dtype=tf.float32):
-    """Build the RGB network: [N, 3, H, W] of any size to the same shape.
+def autoencoder(x, dtype=tf.float32, channels=RGB):
+    """Build the network of images: [N, channels, H, W] of any size to the same shape.
 
     Sides that are not known to be multiples of 32 are padded by reflection at the bottom and right, then cropped.
     """
+    x.shape.assert_is_compatible_with([None, channels, None, None])
     height, width = tf.shape(x)[2], tf.shape(x)[3]
     y = unet(_pad_reflect(tf.transpose(x, [0, 2, 3, 1])), dtype, weight="weight", bias="bias")
     y = tf.transpose(y, [0, 3, 1, 2])[:, :, :height, :width]
@@ -112,9 +114,15 @@ def _he_init(gain, seed_name):
     return initializer
 
 
-def create_autoencoder(dtype=tf.float32, scope=None, minibatch_size=None):
-    """Create an RGB network on the default graph."""
-    return tflib.Network("autoencoder", autoencoder, [minibatch_size, 3, None, None], dtype, scope)
+def create_autoencoder(dtype=tf.float32, scope=None, minibatch_size=None, channels=RGB):
+    """Create a network of images with 3 channels, or 1 for greyscale, on the default graph."""
+    recorded = {} if channels == RGB else {"channels": channels}  # The published snapshots record nothing.
+    return tflib.Network("autoencoder", autoencoder, [minibatch_size, channels, None, None], dtype, scope, **recorded)
+
+
+def channels_of(network):
+    """Return the number of channels of a network of images."""
+    return int(network.input.shape[1])
 
 
 def create_autoencoder_mri(dtype=tf.float32):
@@ -123,22 +131,34 @@ def create_autoencoder_mri(dtype=tf.float32):
 
 
 def load_autoencoder(path, dtype=tf.float32, portable=False):
-    """Create an RGB network on the default graph and session with the values of a snapshot, ours or a published one.
+    """Create the network of a snapshot, ours or a published one, on the default graph and session.
 
     It takes one image at a time, or, if `portable`, minibatches of any size on any machine. Raises UserError if the
     file is not a snapshot of this network.
     """
+    state, channels = _load_state(path)
     with contextlib.nullcontext() if portable else layers.in_strips():
-        network = create_autoencoder(dtype, minibatch_size=None if portable else 1)
-    load_values(network, path)
+        network = create_autoencoder(dtype, minibatch_size=None if portable else 1, channels=channels)
+    network.set_values(state.variables, source=path)
     return network
 
 
 def load_values(network, path):
-    """Set the values of an RGB network from a snapshot. Raise UserError if it is not a snapshot of this network."""
+    """Set the values of a network of images from a snapshot. Raise UserError if it is one of another network."""
+    state, channels = _load_state(path)
+    if channels != channels_of(network):
+        raise dnnlib.UserError(f"{path}: is a network of --channels {channels}, not of {channels_of(network)}")
+    network.set_values(state.variables, source=path)
+
+
+def _load_state(path):
+    """Return (state, number of channels) of a snapshot of a network of images."""
     state = tflib.load_snapshot(path)
     function = state.get("build_func_name", autoencoder.__name__)
     if function != autoencoder.__name__:
         name = dnnlib.util.printable(function)
         raise dnnlib.UserError(f"{path}: a snapshot of '{name}'; only '{autoencoder.__name__}' is known")
-    network.set_values(state.variables, source=path)
+    channels = state.get("static_kwargs", {}).get("channels", RGB)
+    if not isinstance(channels, int) or channels not in (RGB, GREY):
+        raise dnnlib.UserError(f"{path}: a network of {dnnlib.util.printable(channels)} channels; 1 or 3 are known")
+    return state, channels

@@ -1,4 +1,4 @@
-"""Training of the RGB network on corrupted images, with or without clean targets."""
+"""Training of the network of images on corrupted images, with or without clean targets."""
 
 import time
 
@@ -40,7 +40,7 @@ def crop_weights(noisy, output):
     gradient passes, so that the output that minimises the mean loss for an input stays the same.
 
     Args:
-        noisy, output: Tensors [N, 3, H, W].
+        noisy, output: Tensors [N, C, H, W].
 
     Returns:
         Tensor [N, 1, 1, 1].
@@ -57,8 +57,9 @@ def train(submit_config, **settings):
     # Load data.
     noise = corruption.create(s.noise, **s.noise_settings)
     shots = isinstance(noise, corruption.RecordedNoise)
-    validation_set = ValidationSet(s.validation_dir, noise, s.seed, s.reference_dir) if run.chief else None
-    data = dataset.TrainingData(s.train_tfrecords, s.crop_size, s.seed, pairs=shots, turned=s.turn or shots)
+    measured = (s.validation_dir, noise, s.seed, s.reference_dir, s.channels)
+    validation_set = ValidationSet(*measured) if run.chief else None
+    data = dataset.TrainingData(s.train_tfrecords, s.crop_size, s.seed, shots, s.turn or shots, s.channels)
     print(f"Training on {data.describe()} of {s.train_tfrecords}.")
     paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")
     run.agree(data.checksum(), s.train_tfrecords, paths)
@@ -71,7 +72,7 @@ def train(submit_config, **settings):
             noisy, target, weight, *clean = run.next_minibatch(batches)  # Noisy shots have no clean image.
 
         # Construct network.
-        network = create_autoencoder(run.dtype)
+        network = create_autoencoder(run.dtype, channels=s.channels)
 
         # Loss.
         loss_of = corruption.loss_function(s.loss)
@@ -90,7 +91,7 @@ def train(submit_config, **settings):
         loss, update, skipped = run.minimize(optimizer, mean_loss, [noisy, target, weight])
         result = network
         if s.moving_average:  # Create the EMA after the gradients, which cover every trainable variable that exists.
-            result = create_autoencoder(run.dtype, scope="moving_average")
+            result = create_autoencoder(run.dtype, scope="moving_average", channels=s.channels)
             with tf.control_dependencies([update]):
                 update = result.follow(network, decay)
 

@@ -8,11 +8,10 @@ import numpy as np
 import corruption
 import dnnlib
 from dnnlib import tflib
-from dnnlib.tflib import tf
 from imaging import images, metrics, rgb_files, sheets
-from inference.ensemble import Ensemble
+from inference.networks import Networks
 from inference.tiling import denoise
-from network import load_autoencoder
+from network import RGB, channels_of
 from records import shots
 
 
@@ -24,7 +23,7 @@ class ValidationSet:
     folder there is no PSNR.
     """
 
-    def __init__(self, folder, noise, seed, reference_dir=None):
+    def __init__(self, folder, noise, seed, reference_dir=None, channels=3):
         """Find the images of a folder.
 
         Args:
@@ -32,11 +31,14 @@ class ValidationSet:
             noise: A corruption.
             seed: Seed of the noise.
             reference_dir: Path of the folder to compare with, for `corruption.Recorded` only.
+            channels: 3: grey images become RGB, or 1: colour images become grey.
 
         Raises:
-            UserError: No image can be read, or `reference_dir` lacks an image or has it in another size.
+            UserError: No image can be read, or `reference_dir` lacks an image or has it in another size, or the noise
+                needs colour.
         """
-        self.folder, self.noise, self.seed = folder, noise, seed
+        noise.check_channels(channels)
+        self.folder, self.noise, self.seed, self.channels = folder, noise, seed, channels
         self.recorded = isinstance(noise, corruption.RecordedNoise)
         self.references = dict(shots.find_pairs(folder, reference_dir)) if reference_dir else {}
         self.paths, self._notes = [], set()
@@ -54,7 +56,7 @@ class ValidationSet:
         count = 0
         for path in self.paths:
             try:
-                image = rgb_files.read_rgb(path, self._note)
+                image = rgb_files.read(path, self.channels, self._note)
                 x = images.to_float(image)
                 clean = self._reference(path) if self.recorded else images.to_uint8(self.noise.reference(x))
             except dnnlib.UserError as error:
@@ -68,7 +70,7 @@ class ValidationSet:
             raise self._nothing_readable()
 
     def _reference(self, path):
-        return rgb_files.read_rgb(self.references[path], self._note) if path in self.references else None
+        return rgb_files.read(self.references[path], self.channels, self._note) if path in self.references else None
 
     def _note(self, text):
         """Print a note about a file, but only once."""
@@ -81,7 +83,7 @@ class ValidationSet:
 
 
 class Result:
-    """An image of a validation set: `clean`, `noisy` and `denoised`, uint8 [3, H, W], and the PSNR in dB.
+    """An image of a validation set: `clean`, `noisy` and `denoised`, uint8 [C, H, W], and the PSNR in dB.
 
     `clean` is the image of `reference_dir` if the images are noisy; without that folder, `clean` and `psnr` are None.
     """
@@ -115,7 +117,7 @@ class Result:
                 images.save_uint8(run_path(f"img_{iteration}_val_{index}_{kind}.png"), pictures[kind])
 
     def side_by_side(self, size=256):
-        """Return the centres of noisy, denoised and clean side by side: uint8 [3, up to size, up to 3 size]."""
+        """Return the centres of noisy, denoised and clean side by side: uint8 [C, up to size, up to 3 size]."""
         pictures = [x for x in (self.noisy, self.denoised, self.clean) if x is not None]
         return np.concatenate([sheets.centre(x, size) for x in pictures], axis=2)
 
@@ -130,13 +132,14 @@ def validate(
     precision,
     seed,
     save_images=True,
+    grey_snapshot=None,
     ensemble=False,
 ):
     """Denoise every image of a folder and write `metrics.csv`. Return the average PSNR in dB.
 
     Args:
         submit_config: The SubmitConfig.
-        network_snapshot: Path of the snapshot.
+        network_snapshot, grey_snapshot: Paths of the snapshots, see `Networks`.
         dataset_dir, reference_dir: See `ValidationSet`.
         noise, noise_settings: See `corruption.create`.
         precision: Arithmetic of the network, see `tflib.pick_dtype`.
@@ -144,11 +147,14 @@ def validate(
         save_images: Whether to write pictures of every image.
         ensemble: Whether to measure the mean over 8 turns and mirrors, see `Ensemble`.
     """
-    with tf.Graph().as_default(), tflib.create_session():
-        tflib.pick_devices(submit_config.num_gpus)
-        network = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
-        network = Ensemble(network) if ensemble else network
-        validation_set = ValidationSet(dataset_dir, corruption.create(noise, **noise_settings), seed, reference_dir)
+    tflib.pick_devices(submit_config.num_gpus)
+    with Networks(network_snapshot, grey_snapshot, tflib.pick_dtype(precision), ensemble) as networks:
+        grey = rgb_files.all_grey(dataset_dir)
+        network = networks.get(grey)
+        if grey and channels_of(network) == RGB:
+            print(f"note: {dataset_dir}: is greyscale, and the network is for colour; each channel gets other noise")
+        noise = corruption.create(noise, **noise_settings)
+        validation_set = ValidationSet(dataset_dir, noise, seed, reference_dir, channels_of(network))
         rows = []
         with dnnlib.RunContext(submit_config, max_iter=len(validation_set.paths)) as ctx:
             for result in validation_set.evaluate(network):

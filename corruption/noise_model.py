@@ -50,7 +50,7 @@ class Strength:
 
 
 class NoiseModel:
-    """Base class of the noise models. Images are float [3, H, W] in [-0.5, 0.5]; corrupted ones may lie beyond.
+    """Base class of the noise models. Images are float [C, H, W] in [-0.5, 0.5]; corrupted ones may lie beyond.
 
     A subclass names its strengths and its loss, and says in `corrupt` how an image is corrupted. Where training has a
     faster way, or pixels that must not count, it overrides `sample`, too.
@@ -89,16 +89,19 @@ class NoiseModel:
         if not is_valid(value):
             raise dnnlib.UserError(f"{option_of(strength.name)} {value}: is not {words}")
 
+    def check_channels(self, channels):
+        """Raise UserError if the model cannot corrupt images with that many channels."""
+
     def corrupt(self, x, rng, *strengths):
         """Corrupt an image.
 
         Args:
-            x: Array [3, H, W].
+            x: Array [C, H, W].
             rng: NumPy generator.
             strengths: Values in the order of `self.strengths`.
 
         Returns:
-            Float array [3, H, W].
+            Float array [C, H, W].
         """
         raise NotImplementedError
 
@@ -128,14 +131,14 @@ class NoiseModel:
         return self.corrupt(x, generator(seed, name), *self.validation_strengths())
 
     def reference(self, x):
-        """Array [3, H, W] -> the clean image that its corruptions by `for_validation` are compared with."""
+        """Array [C, H, W] -> the clean image that its corruptions by `for_validation` are compared with."""
         return x
 
     def pair_for_training(self, shots, seeds):
         """Corrupt a crop twice, independently, strengths included: an input and a target of training.
 
         Args:
-            shots: Tensors [3, H, W] of 256 levels: one crop, or two shots of a scene.
+            shots: Tensors [C, H, W] of 256 levels: one crop, or two shots of a scene.
             seeds: Tensor [2, 2]: a seed for the input and one for the target.
 
         Returns:
@@ -145,7 +148,7 @@ class NoiseModel:
         return (noisy, *self.for_training(shots[-1], seeds[1]), shots[0])
 
     def for_training(self, x, seed):
-        """Tensor [3, H, W] and a seed [2] -> `sample` at random strengths, as tensors.
+        """Tensor [C, H, W] and a seed [2] -> `sample` at random strengths, as tensors.
 
         The variates are NumPy's, which cost a third of TensorFlow's or less.
         """

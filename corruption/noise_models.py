@@ -88,7 +88,7 @@ class BernoulliNoise(NoiseModel):
 
 
 class ImpulseNoise(NoiseModel):
-    """Random-valued impulses: y = c with probability p for each pixel, else x; c a colour uniform in [-0.5, 0.5]^3.
+    """Random-valued impulses: y = c with probability p for each pixel, else x; c a colour uniform in [-0.5, 0.5]^C.
 
     Neither the mean nor the median of many such targets is x, but their mode is: the annealed loss.
     """
@@ -159,6 +159,10 @@ class CameraNoise(NoiseModel):
                 shown = " ".join(map(str, np.ravel(value)))
                 option = option_of(f"camera_{name}")
                 raise dnnlib.UserError(f"{option} {shown}: has to be LOW HIGH, from {low} to {high}")
+
+    def check_channels(self, channels):
+        if channels != 3:
+            raise dnnlib.UserError("--noise camera: simulates cameras in colour; it needs a network of --channels 3")
 
     def corrupt(self, x, rng, log_shot):
         return to_float(camera.render(camera.Camera(), to_uint8(x), log_shot, [rng])[1])

@@ -32,14 +32,14 @@ class TextOverlay:
                 raise dnnlib.UserError(f"{path}: this font has no letters")
 
     def write(self, x, p, rng):
-        """Float [3, H, W] in [-0.5, 0.5] -> a copy of which about the part p is under text, all drawn from `rng`.
+        """Float [C, H, W] in [-0.5, 0.5] -> a copy of which about the part p is under text, all drawn from `rng`.
 
         A pixel counts as soon as any ink is on it. The last string stays only if that comes closer to p.
         """
         y, covered, area = np.array(x), np.zeros(x.shape[1:], bool), 0
         wanted = p * covered.size
         while area < wanted:
-            ink, colour = self._draw_string(rng), rng.uniform(-0.5, 0.5, [3, 1, 1])
+            ink, colour = self._draw_string(rng), rng.uniform(-0.5, 0.5, [len(y), 1, 1])
             place, inside = zip(*(_overlap(*lengths, rng) for lengths in zip(ink.shape, covered.shape)))
             ink = ink[inside]
             added = np.count_nonzero((ink > 0) & ~covered[place])

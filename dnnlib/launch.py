@@ -186,15 +186,20 @@ def target_name(args):
     return f"-{args.num_gpus}gpu-{'S' if args.submit == 'slurm' else 'L'}"
 
 
-def find_network(named, default):
-    """`named`, or for None `default`, a file in the program's folder, and say so. UserError if it is missing."""
-    if named is not None:
-        return named
-    found = os.path.join(SOURCE_ROOT, *default.split("/"))
-    if not os.path.exists(found):
-        raise UserError(f"{default}: there is no such network; name one by --network-snapshot")
-    print(f"Network: {default}, as --network-snapshot names no other.")
-    return found
+def own_network(name):
+    """The path of the network `name`, a file in the program's folder; None if it is missing."""
+    path = os.path.join(SOURCE_ROOT, *name.split("/"))
+    return path if os.path.exists(path) else None
+
+
+def find_network(name, tell=True):
+    """`own_network`, and print that no other one is named. UserError if it is missing."""
+    path = own_network(name)
+    if path is None:
+        raise UserError(f"{name}: there is no such network; name one by --network-snapshot")
+    if tell:
+        print(f"Network: {name}, as --network-snapshot names no other.")
+    return path
 
 
 def check_exist(needs):

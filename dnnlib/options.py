@@ -91,6 +91,11 @@ def multiple_of(n):
     return lambda text: _number(text, int, lambda value: value > 0 and value % n == 0, f"a positive multiple of {n}")
 
 
+def one_of(*numbers):
+    """Type of a whole number that is one of `numbers`."""
+    return lambda text: _number(text, int, numbers.__contains__, " or ".join(map(str, numbers)))
+
+
 def nonnegative_int(text):
     """A whole number from 0."""
     return _number(text, int, lambda n: n >= 0, "a whole number from 0")

@@ -47,6 +47,17 @@ def to_uint8(x):
     return to_uint(x, np.uint8)
 
 
+def to_grey(pixels):
+    """Convert uint8 RGB [3, H, W] to greyscale [1, H, W] by ITU-R 601, as Pillow does; equal channels stay the same."""
+    weights = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # 0.299, 0.587, 0.114 of 65536.
+    return (((pixels * weights).sum(axis=0, keepdims=True) + 32768) >> 16).astype(np.uint8)
+
+
+def is_grey(pixels):
+    """Whether the channels of an array [C, ...] are equal."""
+    return all(np.array_equal(channel, pixels[0]) for channel in pixels[1:])
+
+
 def list_images(folder, tell=True):
     """Return the sorted paths of the image files in `folder`, recognised by suffix in upper or lower case.
 
@@ -178,8 +189,14 @@ def format_of(path):
 
 
 def save_uint8(path, pixels):
-    """Save uint8 [3, H, W] or [H, W] as an image."""
-    save(path, Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels))
+    """Save uint8 [3, H, W], [1, H, W] or [H, W] as an image."""
+    save(path, to_pillow(pixels))
+
+
+def to_pillow(pixels):
+    """Return uint8 [3, H, W], [1, H, W] or [H, W] as a Pillow image."""
+    pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
 
 
 def check_writable(path):

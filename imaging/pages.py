@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imaging import images
+
 
 @dataclasses.dataclass
 class Source:
@@ -98,22 +100,27 @@ class Page:
             page.samples[..., -1] = self.alpha
         return page
 
-    def crop(self, rows, columns):
-        """Return a part as the network sees it: float32 [3, h, w], -0.5 is black, 0.5 is white.
+    def is_grey(self):
+        """Whether the page is grey: it has one colour channel, or equal ones."""
+        return all(images.is_grey(np.moveaxis(self.colours[rows], -1, 0)) for rows in parts(self.size[0], 256))
 
-        Grey is repeated. Samples outside the range stay outside it; samples that are not finite become -0.5.
+    def crop(self, rows, columns, channels=3):
+        """Return a part as the network sees it: float32 [channels, h, w], -0.5 is black, 0.5 is white.
+
+        Grey is repeated for a network of three channels; one of one channel takes grey pages only. Samples outside the
+        range stay outside it; samples that are not finite become -0.5.
 
         Args:
             rows, columns: Slices.
         """
         black, white = self.range
-        part = np.moveaxis(self.colours[rows, columns], -1, 0)
+        part = np.moveaxis(self.colours[rows, columns, :channels], -1, 0)
         part = part.astype(np.promote_types(part.dtype, np.float32))
         with np.errstate(over="ignore"):  # Values too large for float32 become infinite.
             x = ((part - black) / (white - black) - 0.5).astype(np.float32)
         if self.is_float:
             x[~np.isfinite(x)] = -0.5
-        return np.broadcast_to(x, [3, *x.shape[1:]])
+        return np.broadcast_to(x, [channels, *x.shape[1:]])
 
     def put(self, rows, columns, y, source):
         """Fill a part with the output of the network.
@@ -124,12 +131,12 @@ class Page:
 
         Args:
             rows, columns: Slices.
-            y: float32 [3, h, w] on the scale of `crop`.
+            y: float32 [C, h, w] on the scale of `crop`; C = 1 fills all colours alike.
             source: Page that the input of the network came from.
         """
         black, white = self.range
         if self.is_float:
-            change = self._as_stored(y - source.crop(rows, columns)) * (white - black)
+            change = self._as_stored(y - source.crop(rows, columns, len(y))) * (white - black)
             self.colours[rows, columns] = source.colours[rows, columns] + change
         else:
             samples = (self._as_stored(y) + 0.5) * (white - black) + black

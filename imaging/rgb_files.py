@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB, for training data and validation.
+"""Image files as 8-bit RGB or greyscale, for training data and validation.
 
 A file with samples, pages or channels that 8-bit RGB cannot keep is refused. A note names the file if only precision,
 metadata or transparency is lost.
@@ -9,6 +9,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+import dnnlib
 from imaging import image_files, images, pages
 
 
@@ -49,6 +50,25 @@ def read_rgb(path, note=print_note):
     for loss in losses:
         note(f"{path}: {loss}")
     return np.broadcast_to(rgb, [3, *page.size])
+
+
+def read(path, channels, note=print_note):
+    """Read an image file as `read_rgb` does, as uint8 [channels, H, W]; with one channel, colour becomes grey."""
+    pixels = read_rgb(path, note)
+    return images.to_grey(pixels) if channels == 1 else pixels
+
+
+def all_grey(folder):
+    """Whether the images of a folder that can be read are grey: stored so, or with equal channels."""
+    seen = False
+    for path in images.list_images(folder, tell=False):
+        try:
+            if not images.is_grey(read_rgb(path, note=lambda text: None)):
+                return False
+            seen = True
+        except dnnlib.UserError:  # `validation` says what it leaves out.
+            continue
+    return seen
 
 
 def _check(path, source):

@@ -2,6 +2,8 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
+from imaging import images
+
 
 def centre(pixels, size):
     """Return the central `size` x `size` crop of an array [..., H, W]; all of a shorter side."""
@@ -10,7 +12,7 @@ def centre(pixels, size):
 
 
 def labelled_sheet(rows, font_size=18):
-    """Return a Pillow image of rows of (label, uint8 [3, H, W]), with each label above its picture."""
+    """Return a Pillow image of rows of (label, uint8 [C, H, W]), with each label above its picture."""
     strip, gap = 30, 4  # Pixels: height of the labels, space between pictures.
     height, width = (max(pixels.shape[axis] for row in rows for _, pixels in row) for axis in (1, 2))
     size = [gap + max(map(len, rows)) * (width + gap), len(rows) * (strip + height) + gap]
@@ -20,5 +22,5 @@ def labelled_sheet(rows, font_size=18):
         for x, (label, pixels) in enumerate(row):
             left, top = gap + x * (width + gap), y * (strip + height)
             draw.text((left + width / 2, top + strip / 2), label, fill="black", font=font, anchor="mm")
-            sheet.paste(Image.fromarray(pixels.transpose(1, 2, 0)), (left, top + strip))
+            sheet.paste(images.to_pillow(pixels), (left, top + strip))
     return sheet

@@ -11,7 +11,7 @@ from dnnlib.tflib import tf
 from imaging import images, metrics, rgb_files, sheets
 from imaging.pages import Kind, Page, parts
 from inference.tiling import denoise
-from network import load_autoencoder
+from network import channels_of, load_autoencoder
 
 
 def compare(image, out, networks, size, seed, num_gpus, precision):
@@ -29,12 +29,15 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
     images.check_writable(out)
     tflib.pick_devices(num_gpus)
     dtype = tflib.pick_dtype(precision)
-    original, rows = images.to_float(sheets.centre(rgb_files.read_rgb(image), size)), []
+    rows = []
     for name, snapshot in networks:
         noise = corruption.create(name)
-        x = noise.for_validation(original, seed, os.path.basename(image))
         with tf.Graph().as_default(), tflib.create_session():
-            y = denoise(load_autoencoder(snapshot, dtype), x)
+            net = load_autoencoder(snapshot, dtype)
+            noise.check_channels(channels_of(net))
+            original = images.to_float(sheets.centre(rgb_files.read(image, channels_of(net)), size))
+            x = noise.for_validation(original, seed, os.path.basename(image))
+            y = denoise(net, x)
         rows.append(compared(name, *(images.to_uint8(z) for z in (x, y, noise.reference(original)))))
     dnnlib.util.make_parents(out)
     images.save(out, sheets.labelled_sheet(rows, font_size=13))
@@ -42,7 +45,7 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
 
 
 def compared(label, corrupted, restored, clean):
-    """Return a row for `sheets.labelled_sheet`: corrupted and restored with their PSNR, and clean; uint8 [3, H, W]."""
+    """Return a row for `sheets.labelled_sheet`: corrupted and restored with their PSNR, and clean; uint8 [C, H, W]."""
 
     def measured(text, pixels):
         return f"{text}  {metrics.psnr(clean, pixels, peak=255):.2f} dB", pixels

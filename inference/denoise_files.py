@@ -5,6 +5,7 @@ tiling.py fits images of any size into memory. docs/inference.md lists the kinds
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import sys
@@ -13,13 +14,12 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from dnnlib.tflib import tf
 from imaging import image_files, images, pages
 from inference import tiling
 from inference.compare import removed
-from inference.ensemble import Ensemble
+from inference.networks import Networks
 from inference.noise_level import estimate_noise_level
-from network import load_autoencoder
+from network import channels_of
 
 
 @dataclasses.dataclass
@@ -32,15 +32,15 @@ class Job:
 
 
 def infer_images(
-    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, compare=None, noise_level=None,
-    ensemble=False,
+    image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, grey_snapshot=None, compare=None,
+    noise_level=None, ensemble=False,
 ):  # fmt: skip
     """Denoise images as they are, without adding noise: `config.py infer-image`.
 
     Args:
         image: List of files, folders and globs.
         out: File, or folder for several images.
-        network_snapshot: Path of the snapshot.
+        network_snapshot, grey_snapshot: Paths of the snapshots, see `Networks`.
         num_gpus: Number of GPUs to use.
         max_memory: Memory limit in bytes.
         sample_range: (black, white) of the samples or None, see `Page.range`.
@@ -57,13 +57,11 @@ def infer_images(
         for path in filter(None, (job.out, job.compare)):
             images.check_writable(path)
     failed = []
-    with tf.Graph().as_default(), tflib.create_session():
-        tflib.pick_devices(num_gpus)
-        net = load_autoencoder(network_snapshot, tflib.pick_dtype(precision))
-        net = Ensemble(net) if ensemble else net
+    tflib.pick_devices(num_gpus)
+    with Networks(network_snapshot, grey_snapshot, tflib.pick_dtype(precision), ensemble) as networks:
         for job in jobs:
             try:
-                _denoise_file(net, job, max_memory, sample_range, noise_level)
+                _denoise_file(networks, job, max_memory, sample_range, noise_level)
             except Exception as error:
                 words = dnnlib.util.describe_error(error)
                 if len(jobs) == 1 or words is None:
@@ -136,7 +134,7 @@ def _comparison_suffix(name):
     return ".tif" if name.lower().endswith((".tif", ".tiff")) else ".png"
 
 
-def _denoise_file(net, job, max_memory, sample_range, noise_level):
+def _denoise_file(networks, job, max_memory, sample_range, noise_level):
     with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
         max_pixels, warned = _max_pixels(source, job, max_memory), False
         for index in range(source.pages):
@@ -150,7 +148,7 @@ def _denoise_file(net, job, max_memory, sample_range, noise_level):
                 warned = True
             if noise_level:
                 print(f"{name}: estimated noise level: sigma {estimate_noise_level(noisy):.1f} of 255")
-            denoised = _denoise_page(net, noisy, max_pixels, name)
+            denoised = _denoise_page(networks.for_page(noisy, job.image), noisy, max_pixels, name)
             if job.compare:
                 writers[1](removed(noisy, denoised))
             del noisy
@@ -202,7 +200,8 @@ def _denoise_page(net, noisy, max_pixels, name):
     if count > 1:
         print(f"{name}: {noisy.size[1]}x{noisy.size[0]} pixels in {count} tiles of {shape[1]}x{shape[0]}", flush=True)
     with dnnlib.util.progress(total=count, unit="tile", desc=os.path.basename(name), leave=False) as bar:
-        for rows, columns, y in tiling.run_tiles(net, noisy.crop, noisy.size, max_pixels):
+        crop = functools.partial(noisy.crop, channels=channels_of(net))
+        for rows, columns, y in tiling.run_tiles(net, crop, noisy.size, max_pixels):
             denoised.put(rows, columns, y, source=noisy)
             bar.update()
     return denoised

@@ -22,7 +22,7 @@ MARGIN = math.ceil(network.receptive_field() / network.MULTIPLE) * network.MULTI
 
 
 def denoise(net, x, max_pixels=_MAX_PIXELS_OF_ANY):
-    """Return the network's output for one float image [3, H, W] of any size, in tiles of about `max_pixels` at most."""
+    """Return the network's output for one float image [C, H, W] of any size, in tiles of about `max_pixels` at most."""
     y = np.empty_like(x)
     for rows, columns, tile in run_tiles(net, lambda r, c: x[:, r, c], x.shape[1:], max_pixels):
         y[:, rows, columns] = tile
@@ -38,13 +38,13 @@ def run_tiles(net, crop, size, max_pixels):
     them by reflection, as it pads the image.
 
     Args:
-        net: The RGB network.
-        crop: Function (rows, columns) -> float32 [3, h, w] of the image.
+        net: The network.
+        crop: Function (rows, columns) -> float32 [C, h, w] of the image.
         size: (height, width) of the image.
         max_pixels: Maximum number of pixels of a tile, see `tile_shape`.
 
     Yields:
-        (slice of rows, slice of columns, output float32 [3, h, w]); together they cover the image.
+        (slice of rows, slice of columns, output float32 [C, h, w]); together they cover the image.
     """
     shape = tile_shape(size, max_pixels)
     for rows, kept_rows in _spans(size[0], shape[0]):

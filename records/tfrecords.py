@@ -1,8 +1,8 @@
 """TFRecords files of images: write them, and read records in any order through an index of offsets.
 
 A record consists of its length (uint64), the masked CRC-32C of the length, the payload, and the masked CRC-32C of the
-payload, all little-endian. The payload is a `tf.train.Example` with the features `shape` int64[3] = (3, H, W) and
-`data` = the uint8 pixels as bytes, channels first.
+payload, all little-endian. The payload is a `tf.train.Example` with the features `shape` int64[3] = (C, H, W) and
+`data` = the uint8 pixels as bytes, channels first. C is 3, or 1 for greyscale, in the whole file.
 
 In a file of noisy shots every record also has the feature `scene` int64[1], the number of its scene. The shots of a
 scene, two or more of the same size, are consecutive. Readers that ignore scenes see an ordinary file of images.
@@ -10,6 +10,7 @@ scene, two or more of the same size, are consecutive. Readers that ignore scenes
 
 import array
 import itertools
+import math
 import os
 import stat
 import struct
@@ -26,7 +27,7 @@ _CHUNK = 1 << 20  # Bytes per read, so that memory does not depend on the record
 
 
 def write_images(path, images):
-    """Write uint8 arrays [3, H, W] from the iterable `images`; return their number.
+    """Write uint8 arrays [C, H, W] from the iterable `images`; return their number.
 
     The file appears under its name when it is complete. Raises UserError if it cannot be written.
     """
@@ -34,7 +35,7 @@ def write_images(path, images):
 
 
 def write_shots(path, shots):
-    """Write noisy shots as `write_images` does, from an iterable of (uint8 [3, H, W], number of the scene or None)."""
+    """Write noisy shots as `write_images` does, from an iterable of (uint8 [C, H, W], number of the scene or None)."""
     from dnnlib.tflib import tf
 
     count = 0
@@ -93,13 +94,19 @@ class ImageRecords:
         return self._offsets, self._lengths, self._checksums
 
     def shape(self, record):
-        """Return (3, H, W) of image number `record`, without verifying the checksum."""
+        """Return (C, H, W) of image number `record`, without verifying the checksum."""
         return self._parse(record)[0]
 
     def check(self):
-        """Raise UserError for the first record whose structure is not that of an image. Pixels are not read."""
+        """Raise UserError for the first record whose structure is not that of an image, or not that of the others.
+
+        Pixels are not read.
+        """
+        channels = self.shape(0)[0]
         for record in dnnlib.util.progress(range(len(self)), desc="checking", unit="record", leave=False):
-            self._parse(record)
+            shape = self.shape(record)
+            if shape[0] != channels:
+                raise self._error(record, f"has the shape {shape}, in a file of {channels} channels")
 
     def scenes(self):
         """Return int64 [scenes, 2]: the first record and the number of shots of each scene; 1 shot in files of images.
@@ -126,12 +133,12 @@ class ImageRecords:
         return np.array(scenes, np.int64)
 
     def read(self, record):
-        """Return image number `record`, uint8 [3, H, W]."""
+        """Return image number `record`, uint8 [C, H, W]."""
         _, height, width = self.shape(record)
         return self.crop(record, 0, 0, height, width)
 
     def crop(self, record, y, x, height, width):
-        """Return a crop of image number `record`, uint8 [3, height, width], with its top left corner at (x, y).
+        """Return a crop of image number `record`, uint8 [C, height, width], with its top left corner at (x, y).
 
         Only the rows of the crop are held in memory. Raises UserError if the checksum or the features are wrong.
         """
@@ -204,8 +211,10 @@ class ImageRecords:
             raise self._error(record, "is not a tf.train.Example of an image") from None
         if shape is None or data is None:
             raise self._error(record, "lacks the feature 'shape' or 'data'")
-        if len(shape) != 3 or shape[0] != 3 or min(shape) < 1 or shape[0] * shape[1] * shape[2] != data_end - data:
-            raise self._error(record, f"has {data_end - data} bytes of pixels for shape {shape}, not (3, H, W)")
+        fits = len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0 and math.prod(shape) == data_end - data
+        if not fits:
+            message = f"has {data_end - data} bytes of pixels for shape {shape}, not (3, H, W) or (1, H, W)"
+            raise self._error(record, message)
         return shape, data, scene
 
     def _fields(self, start, stop):

@@ -91,28 +91,14 @@ def shots_file(noisy_shots, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory):
-    """The snapshot of a network that returns its input up to rounding: some kernels pass the image through.
+    """The snapshot of a network in colour that returns its input up to rounding."""
+    return identity_network(str(tmp_path_factory.mktemp("network") / "identity.pickle"), channels=3)
 
-    leaky ReLU(x + 1) = x + 1 for images, so that a bias of 1 takes every channel through the activations unchanged.
-    """
-    import network
-    from dnnlib import tflib
-    from dnnlib.tflib import tf
 
-    path = str(tmp_path_factory.mktemp("network") / "identity.pickle")
-    with tf.Graph().as_default(), tflib.create_session() as session:
-        net = network.create_autoencoder()
-        session.run(tf.global_variables_initializer())
-        values = {name: np.zeros_like(value) for name, value in net.get_values().items()}
-        for channel in range(3):
-            values["dec_conv1a/weight"][1, 1, 96 + channel, channel] = 1  # The input follows 96 upsampled channels.
-            values["dec_conv1a/bias"][channel] = 1
-            values["dec_conv1b/weight"][1, 1, channel, channel] = 1
-            values["dec_conv1/weight"][1, 1, channel, channel] = 1
-            values["dec_conv1/bias"][channel] = -1
-        net.set_values(values, "identity")
-        tflib.save_snapshot(net, path)
-    return path
+@pytest.fixture(scope="session")
+def grey_snapshot(tmp_path_factory):
+    """The snapshot of a greyscale network that returns its input up to rounding, multiplied by 0.5."""
+    return identity_network(str(tmp_path_factory.mktemp("network") / "grey.pickle"), channels=1, factor=0.5)
 
 
 @pytest.fixture
@@ -121,18 +107,42 @@ def small_network(monkeypatch):
     import network
     from dnnlib.tflib import tf
 
-    def small_network(x, dtype):
+    def small_network(x, dtype, channels=3):
         x = tf.transpose(x, [0, 2, 3, 1])
-        for layer, channels in enumerate([32, 32, 3]):
+        for layer, width in enumerate([32, 32, channels]):
             with tf.variable_scope(f"conv{layer}"):
                 init = network._he_init(1.0, seed_name=str(layer))
-                kernel = tf.get_variable("weight", [3, 3, x.shape[3], channels], initializer=init)
-                bias = tf.get_variable("bias", [channels], initializer=tf.zeros_initializer())
+                kernel = tf.get_variable("weight", [3, 3, x.shape[3], width], initializer=init)
+                bias = tf.get_variable("bias", [width], initializer=tf.zeros_initializer())
             x = tf.nn.conv2d(x, kernel, padding="SAME") + bias
             x = tf.nn.leaky_relu(x, 0.1) if layer < 2 else x
         return tf.transpose(x, [0, 3, 1, 2])
 
     monkeypatch.setattr(network, "autoencoder", small_network)
+
+
+def identity_network(path, channels, factor=1):
+    """Write the snapshot of a network that returns `factor` times its input: some kernels pass the image through.
+
+    leaky ReLU(x + 1) = x + 1 for images, so that a bias of 1 takes every channel through the activations unchanged.
+    """
+    import network
+    from dnnlib import tflib
+    from dnnlib.tflib import tf
+
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        net = network.create_autoencoder(channels=channels)
+        session.run(tf.global_variables_initializer())
+        values = {name: np.zeros_like(value) for name, value in net.get_values().items()}
+        for channel in range(channels):
+            values["dec_conv1a/weight"][1, 1, 96 + channel, channel] = 1  # The input follows 96 upsampled channels.
+            values["dec_conv1a/bias"][channel] = 1
+            values["dec_conv1b/weight"][1, 1, channel, channel] = 1
+            values["dec_conv1/weight"][1, 1, channel, channel] = factor
+            values["dec_conv1/bias"][channel] = -factor
+        net.set_values(values, "identity")
+        tflib.save_snapshot(net, path)
+    return path
 
 
 def smooth_image(height, width, seed):

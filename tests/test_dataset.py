@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import corruption
 import dnnlib
@@ -14,9 +15,10 @@ from records import tfrecords
 GAUSSIAN = corruption.create("gaussian")
 
 
-def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN):
+def draw(path, start, stop, seed=5, noise2noise=True, crop_size=32, minibatch_size=3, noise=GAUSSIAN, channels=3):
     """Return the minibatches of iterations start..stop-1: a list of (noisy, target, weight, clean)."""
-    data = TrainingData(path, crop_size, seed, pairs=isinstance(noise, corruption.RecordedNoise))
+    pairs = isinstance(noise, corruption.RecordedNoise)
+    data = TrainingData(path, crop_size, seed, pairs, channels=channels)
     with tf.Graph().as_default(), tflib.create_session() as session, data.errors_named():
         batches = minibatches(data, noise, noise2noise, minibatch_size, start, stop)
         iterator = tf.data.make_initializable_iterator(batches)
@@ -109,13 +111,25 @@ def test_damaged_record_is_named(tmp_path, photos):
         draw(path, 0, 4)
 
 
-def test_non_image_record_is_named_early(tmp_path):
+@pytest.mark.parametrize("channels,message", [(2, "1600 bytes of pixels for shape"), (1, "the shape")])
+def test_non_image_record_is_named_early(tmp_path, channels, message):
     path = str(tmp_path / "mixed.tfrecords")
-    tfrecords.write_images(path, [np.zeros([3, 40, 40], np.uint8), np.zeros([1, 40, 40], np.uint8)])
-    with pytest.raises(
-        dnnlib.UserError, match=r"mixed\.tfrecords: record 1 has 1600 bytes of pixels for shape \(1, 40"
-    ):
+    tfrecords.write_images(path, [np.zeros([3, 40, 40], np.uint8), np.zeros([channels, 40, 20], np.uint8)])
+    with pytest.raises(dnnlib.UserError, match=rf"mixed\.tfrecords: record 1 has {message} \({channels}, 40"):
         TrainingData(path, 32, seed=0)
+
+
+def test_grey_crops(tmp_path, photos, training_file):
+    """Of a file in colour they are Pillow's greyscale; a file of one channel gives the same, and no colour."""
+    path = str(tmp_path / "grey.tfrecords")
+    tfrecords.write_images(path, (np.asarray(Image.open(p).convert("L"))[None] for p in images.list_images(photos)))
+    of_colour, of_grey = (TrainingData(file, 32, seed=1, channels=1) for file in (training_file, path))
+    for n in range(12):
+        np.testing.assert_array_equal(of_colour.element(n)[0], of_grey.element(n)[0])
+    (noisy, *_, clean), *_ = draw(path, 0, 1, crop_size=64, noise=corruption.create("text"), channels=1)
+    assert noisy.shape == clean.shape == (3, 1, 64, 64)  # One of the images is smaller.
+    with pytest.raises(dnnlib.UserError, match=r"grey\.tfrecords: holds greyscale images; train .* --channels 1"):
+        TrainingData(path, 32, seed=1)
 
 
 def test_shots_are_cropped_and_turned_alike(tmp_path):

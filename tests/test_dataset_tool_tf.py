@@ -66,6 +66,13 @@ def test_mixed_folder(call, mixed, tmp_path):
         assert np.array_equal(records.read(index), rgb_files.read_rgb(name))
     assert records.shape(names.index(str(mixed / "i.png"))) == (3, 40, 30)  # Turned upright.
 
+    done = call(dataset_tool_tf.main, "--input-dir", mixed, "--channels", 1, "--out=grey.tfrecords")
+    assert done.returncode == 0, done.stderr
+    grey = tfrecords.ImageRecords(tmp_path / "grey.tfrecords")
+    for index in range(9):
+        colour = Image.fromarray(records.read(index).transpose(1, 2, 0))
+        assert np.array_equal(grey.read(index), np.asarray(colour.convert("L"))[None])
+
 
 def test_dead_leaves(call, tmp_path):
     done = call(dataset_tool_tf.main, "--dead-leaves=3", "--seed=7", "--size=64", "--out=new/a.tfrecords")
@@ -124,9 +131,9 @@ def test_decoding_ahead_is_bounded(monkeypatch, tmp_path):
         save(paths[-1], np.full([side, side, 3], k, np.uint8))
     asked, taken, most = [], [], 0
     original = dataset_tool_tf._decode
-    monkeypatch.setattr(dataset_tool_tf, "_decode", lambda path, mode: asked.append(path) or original(path, mode))
+    monkeypatch.setattr(dataset_tool_tf, "_decode", lambda path, *args: asked.append(path) or original(path, *args))
     monkeypatch.setattr(dataset_tool_tf, "_MAX_PIXELS", 1200)
-    for path, mode, pixels in dataset_tool_tf._decode_ahead(paths):
+    for path, mode, pixels in dataset_tool_tf._decode_ahead(paths, rgb_files.read_rgb):
         pixels_ahead = sum(rgb_files.read_rgb(p)[0].size for p in list(asked) if p not in taken)
         assert pixels_ahead <= 1200 or pixels_ahead == 90 * 90
         most = max(most, pixels_ahead)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import GOLDEN_DIR
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config
@@ -173,6 +174,33 @@ def test_a_run_starts_from_a_network_and_saves_its_average(train, photos, snapsh
             np.testing.assert_array_equal(start.get_tensor(f"{scope}/{name}"), value, err_msg=name)
         np.testing.assert_array_equal(best[name], value, err_msg=name)
         np.testing.assert_array_equal(saved[name], end.get_tensor(f"moving_average/{name}"), err_msg=name)
+
+
+def test_one_channel(train, photos, grey_snapshot, tmp_path, capsys):
+    """Training, measuring, comparing and exporting in greyscale; the snapshot says the number of channels."""
+    words = ["--channels", 1, "--iterations", 1, "--load-network", grey_snapshot, "--learning-rate", 1e-9]
+    run_dir = train("--validation-dir", photos, *words)
+    state = tflib.load_snapshot(f"{run_dir}/network_final.pickle")
+    assert state.static_kwargs == {"channels": 1} and state.variables["enc_conv0/weight"].shape == (3, 3, 1, 48)
+    clean = Image.open(f"{run_dir}/img_0_val_0_orig.png")
+    assert clean.mode == "L" and np.array_equal(clean, Image.open(photos / "photo0.png").convert("L"))
+    noisy, denoised = (np.asarray(Image.open(f"{run_dir}/img_0_val_0_{kind}.png"), float) for kind in ("noisy", "pred"))
+    kept = (noisy > 0) & (noisy < 255)  # The network saw values beyond, too.
+    np.testing.assert_allclose(denoised[kept] - 127.5, (noisy[kept] - 127.5) / 2, atol=3)
+
+    config.main(["validate", "--dataset-dir", str(photos), "--network-snapshot", run_dir])
+    psnr = re.findall(r"^Average PSNR: .*$", capsys.readouterr().out, re.M)
+    assert psnr == psnr[:1] * 3  # At iterations 0 and 1, and of `validate`.
+    compare = ["compare", "--image", str(photos / "photo0.png"), "--out", "sheet.png"]
+    config.main([*compare, f"gaussian={run_dir}/network_final.pickle"])
+    with pytest.raises(dnnlib.UserError, match="--noise camera: simulates cameras in colour"):
+        config.main([*compare, f"camera={run_dir}/network_final.pickle"])
+    config.main(["export", "--network-snapshot", run_dir, "--out", "grey.safetensors"])
+    other = tflib.load_snapshot("grey.safetensors")
+    assert other.static_kwargs == {"channels": 1} and other.variables.keys() == state.variables.keys()
+    with pytest.raises(SystemExit):
+        train("--validation-dir", photos, "--load-network", "grey.safetensors")
+    assert "grey.safetensors: is a network of --channels 1, not of 3" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small_network")

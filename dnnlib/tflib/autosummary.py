@@ -43,11 +43,12 @@ class Autosummary:
         return total / count if count else float("nan")
 
     def add_image(self, name, pixels, step):
-        """Write uint8 pixels [H, W] or [3, H, W] as the image `name`."""
+        """Write uint8 pixels [H, W], [1, H, W] or [3, H, W] as the image `name`."""
         import io
 
         from PIL import Image
 
+        pixels = pixels[0] if pixels.shape[:-2] == (1,) else pixels
         pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "png")

@@ -204,7 +204,10 @@ def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
     tifffile.imwrite("in.tif", np.zeros([3, 8, 8], np.uint16), photometric="minisblack")
 
     class Breaks:
-        pages = 0
+        pages, input = 0, np.zeros([1, 3, 1, 1])
+
+        def for_page(self, page, image):
+            return self
 
         def run(self, x):
             self.pages += 1

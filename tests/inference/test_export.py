@@ -122,7 +122,7 @@ def test_onnx(request, tmp_path, monkeypatch, capsys, main, load, shapes):
 def test_onnx_one_channel(tmp_path):
     path = str(tmp_path / "grey.onnx")
     with tf.Graph().as_default(), tflib.create_session() as session:
-        net = tflib.Network("autoencoder", network.autoencoder, [None, 1, None, None], tf.float32)
+        net = network.create_autoencoder(channels=1)
         session.run(tf.global_variables_initializer())
         rng = np.random.default_rng(2)
         biased = {k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in net.get_values().items()}
