@@ -282,6 +282,7 @@ def infer_image(args, given):
         "ensemble",
     )
     settings = EasyDict({name: args[name] for name in names}, **_networks(args))
+    settings.mean_stays = NOISE_MODELS[args.noise].mean_stays
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 

@@ -59,6 +59,9 @@ class NoiseModel:
     strengths: tuple[Strength, ...] = ()
     more_settings: tuple[Setting, ...] = ()  # Settings that are no strengths.
     loss = "l2"  # Name in losses.LOSSES of the loss that suits the noise.
+    mean_stays = (
+        True  # Whether a region of an image keeps its mean colour, up to clipping, so that denoising must, too.
+    )
 
     @classmethod
     def settings(cls):

@@ -78,6 +78,7 @@ class BernoulliNoise(NoiseModel):
     """
 
     strengths = (Strength("p", (0.0, 0.95), 0.5, "Probability that a pixel is missing", PROBABILITY),)
+    mean_stays = False
 
     def corrupt(self, x, rng, p):
         return self.sample(x, rng, p)[0]
@@ -94,6 +95,7 @@ class ImpulseNoise(NoiseModel):
     """
 
     strengths = (Strength("p", (0.0, 0.95), 0.7, "Probability that a pixel is replaced", PROBABILITY),)
+    mean_stays = False
     loss = "annealed"
 
     def corrupt(self, x, rng, p):
@@ -114,6 +116,7 @@ class TextNoise(NoiseModel):
         Setting("font_dir", None, "Folder of .ttf and .otf files for text; without it, Pillow's own font.",
                 path, metavar="DIR"),
     )  # fmt: skip
+    mean_stays = False
     loss = "l1"
 
     def __init__(self, **settings):

@@ -4,6 +4,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 MAX_PSNR = 100.0  # dB; the value for identical images, where the formula gives infinity.
+BLOCK = 32  # Side in pixels of the blocks whose mean colour a denoiser should keep.
 
 
 def psnr(a, b, peak):
@@ -29,7 +30,7 @@ def ssim(a, b):
     return float(structural_similarity(a, b, channel_axis=0, data_range=255, **window))
 
 
-def block_shift(clean, before, after, size=32):
+def block_shift(clean, before, after, size=BLOCK):
     """Return the largest error that denoising adds to the mean colour of a block, as a fraction of the range.
 
     A denoiser should keep the mean of a large block. The value is the maximum of
@@ -46,6 +47,23 @@ def block_shift(clean, before, after, size=32):
     clean, before, after = (_block_means(x, size) for x in (clean, before, after))
     shift = np.abs(after - clean) - np.abs(before - clean)
     return float(shift.max()) if shift.size else float("nan")
+
+
+def block_change(before, after, size=BLOCK):
+    """Return the largest change of the mean colour of a block by denoising, as a fraction of the range, and its place.
+
+    Args:
+        before, after: Float images [C, H, W] in [-0.5, 0.5].
+        size: Side of a block in pixels, see `block_shift`.
+
+    Returns:
+        (change, (top, left) of the block in pixels). The change is 0 if no block fits.
+    """
+    change = np.abs(_block_means(after, size) - _block_means(before, size))
+    if not change.size:
+        return 0.0, (0, 0)
+    _, row, column = np.unravel_index(change.argmax(), change.shape)
+    return float(change.max()), (int(row) * size, int(column) * size)
 
 
 def _block_means(x, size):

@@ -14,12 +14,14 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from imaging import image_files, images, pages
+from imaging import image_files, images, metrics, pages
 from inference import tiling
 from inference.compare import removed
 from inference.networks import Networks
 from inference.noise_level import estimate_noise_level
 from network import channels_of
+
+SPOT = 0.1  # Change of a block's mean colour, as a fraction of the range, above which there is a warning.
 
 
 @dataclasses.dataclass
@@ -33,7 +35,7 @@ class Job:
 
 def infer_images(
     image, out, network_snapshot, num_gpus, max_memory, sample_range, precision, grey_snapshot=None, compare=None,
-    noise_level=None, ensemble=False,
+    noise_level=None, ensemble=False, mean_stays=True,
 ):  # fmt: skip
     """Denoise images as they are, without adding noise: `config.py infer-image`.
 
@@ -48,6 +50,7 @@ def infer_images(
         compare: File or folder for comparisons, or None.
         noise_level: "auto" to estimate and print the noise level, or None.
         ensemble: Whether to take the mean over 8 turns and mirrors, see `Ensemble`.
+        mean_stays: Whether to warn if the mean colour of a block changes by more than SPOT.
 
     Raises:
         UserError: Some images could not be denoised. With several images it is raised after the others are done.
@@ -61,7 +64,7 @@ def infer_images(
     with Networks(network_snapshot, grey_snapshot, tflib.pick_dtype(precision), ensemble) as networks:
         for job in jobs:
             try:
-                _denoise_file(networks, job, max_memory, sample_range, noise_level)
+                _denoise_file(networks, job, max_memory, sample_range, noise_level, mean_stays)
             except Exception as error:
                 words = dnnlib.util.describe_error(error)
                 if len(jobs) == 1 or words is None:
@@ -134,7 +137,7 @@ def _comparison_suffix(name):
     return ".tif" if name.lower().endswith((".tif", ".tiff")) else ".png"
 
 
-def _denoise_file(networks, job, max_memory, sample_range, noise_level):
+def _denoise_file(networks, job, max_memory, sample_range, noise_level, mean_stays):
     with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
         max_pixels, warned = _max_pixels(source, job, max_memory), False
         for index in range(source.pages):
@@ -148,7 +151,7 @@ def _denoise_file(networks, job, max_memory, sample_range, noise_level):
                 warned = True
             if noise_level:
                 print(f"{name}: estimated noise level: sigma {estimate_noise_level(noisy):.1f} of 255")
-            denoised = _denoise_page(networks.for_page(noisy, job.image), noisy, max_pixels, name)
+            denoised = _denoise_page(networks.for_page(noisy, job.image), noisy, max_pixels, name, mean_stays)
             if job.compare:
                 writers[1](removed(noisy, denoised))
             del noisy
@@ -193,15 +196,26 @@ def _open_writers(job, noisy, source, stack):
     return [stack.enter_context(image_files.page_writer(path, source.pages * source.nbytes)) for path, _ in files]
 
 
-def _denoise_page(net, noisy, max_pixels, name):
+def _denoise_page(net, noisy, max_pixels, name, mean_stays):
+    """Return the denoised page. Warn if `mean_stays` and the mean colour of a block has changed by more than SPOT."""
     denoised = noisy.blank()
     shape = tiling.tile_shape(noisy.size, max_pixels)
     count = tiling.tile_count(noisy.size, shape)
     if count > 1:
         print(f"{name}: {noisy.size[1]}x{noisy.size[0]} pixels in {count} tiles of {shape[1]}x{shape[0]}", flush=True)
     with dnnlib.util.progress(total=count, unit="tile", desc=os.path.basename(name), leave=False) as bar:
-        crop = functools.partial(noisy.crop, channels=channels_of(net))
+        crop, worst = functools.partial(noisy.crop, channels=channels_of(net)), (0.0, 0, 0)
         for rows, columns, y in tiling.run_tiles(net, crop, noisy.size, max_pixels):
             denoised.put(rows, columns, y, source=noisy)
+            change, (top, left) = metrics.block_change(crop(rows, columns), y)
+            worst = max(worst, (change, rows.start + top, columns.start + left))
             bar.update()
+    change, top, left = worst
+    if mean_stays and change > SPOT:
+        size = metrics.BLOCK
+        print(
+            f"warning: {name}: denoising changed the mean colour of the {size}x{size} pixels at column {left}, row "
+            f"{top} by {change:.2f} of the range; look at them, the network may have invented something",
+            file=sys.stderr,
+        )
     return denoised

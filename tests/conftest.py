@@ -101,6 +101,12 @@ def grey_snapshot(tmp_path_factory):
     return identity_network(str(tmp_path_factory.mktemp("network") / "grey.pickle"), channels=1, factor=0.5)
 
 
+@pytest.fixture(scope="session")
+def shifting_snapshot(tmp_path_factory):
+    """The snapshot of a network in colour that adds 0.2 to green."""
+    return identity_network(str(tmp_path_factory.mktemp("network") / "shift.pickle"), channels=3, added=(0, 0.2, 0))
+
+
 @pytest.fixture
 def small_network(monkeypatch):
     """Replace the U-Net by three convolutions, for fast tests of the code around it."""
@@ -121,10 +127,11 @@ def small_network(monkeypatch):
     monkeypatch.setattr(network, "autoencoder", small_network)
 
 
-def identity_network(path, channels, factor=1):
-    """Write the snapshot of a network that returns `factor` times its input: some kernels pass the image through.
+def identity_network(path, channels, factor=1, added=0):
+    """Write the snapshot of a network that returns `factor` times its input, plus `added`.
 
-    leaky ReLU(x + 1) = x + 1 for images, so that a bias of 1 takes every channel through the activations unchanged.
+    Some kernels pass the image through. leaky ReLU(x + 1) = x + 1 for images, so that a bias of 1
+    takes every channel through the activations unchanged.
     """
     import network
     from dnnlib import tflib
@@ -140,6 +147,7 @@ def identity_network(path, channels, factor=1):
             values["dec_conv1b/weight"][1, 1, channel, channel] = 1
             values["dec_conv1/weight"][1, 1, channel, channel] = factor
             values["dec_conv1/bias"][channel] = -factor
+        values["dec_conv1/bias"] += np.float32(added)
         net.set_values(values, "identity")
         tflib.save_snapshot(net, path)
     return path

@@ -218,3 +218,17 @@ def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         denoise_files._denoise_file(Breaks(), denoise_files.Job("in.tif", "out.tif", "c.tif"), 2**32, None, None)
     assert os.listdir() == ["in.tif"]
+
+
+def test_warning_of_spots(shifting_snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.full([100, 70, 3], 128, np.uint8)
+    Image.fromarray(pixels).save("in.png")
+    words = ["infer-image", "--image", "in.png", "--out", "out.png", "--network-snapshot", shifting_snapshot]
+    config.main(words)
+    warning = (
+        "warning: in.png: denoising changed the mean colour of the 32x32 pixels at column 0, row 0 by 0.20 of the "
+    )
+    assert capsys.readouterr().err.startswith(warning)
+    config.main([*words, "--noise", "text"])
+    assert not capsys.readouterr().err
