@@ -249,7 +249,7 @@ def main():
     parser.add_argument("--train-tfrecords", metavar="FILE", help="training images; default: noise, 481x321")
     parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
     args = parser.parse_args()
-    dnnlib.util.require("matplotlib", "benchmarks/run.py", "requirements-dev.txt")
+    dnnlib.util.require("matplotlib", "benchmarks/run.py", "-e '.[dev]'")
     best = tflib.pick_dtype("auto")
     with tempfile.TemporaryDirectory() as folder:
         path = args.train_tfrecords or os.path.join(folder, "noise.tfrecords")

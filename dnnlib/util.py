@@ -179,10 +179,10 @@ def printable(text, length=120):
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-def require(module, what, requirements):
-    """Raise UserError if `module`, which `what` needs and the file `requirements` lists, is not installed."""
+def require(module, what, source):
+    """Raise UserError if `module`, which `what` needs, is not installed. `source`: what follows `pip install`."""
     if importlib.util.find_spec(module) is None:
-        raise UserError(f"{what} needs {module}: pip install -r {requirements}")
+        raise UserError(f"{what} needs {module}: pip install {source}")
 
 
 def words_of(error):

@@ -35,7 +35,7 @@ def _check(out):
     """Raise UserError if nothing can be written to `out`."""
     tflib.check_export(out)
     if _is_onnx(out):
-        dnnlib.util.require("onnx", f"--out {out}", "requirements-onnx.txt")
+        dnnlib.util.require("onnx", f"--out {out}", "-e '.[onnx]'")
 
 
 def _write(network, snapshot, out, arrays=None):

@@ -100,7 +100,7 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.names) - RECIPES.keys():
         parser.error(f"{min(unknown)}: no such network; choose from {', '.join(RECIPES)}")
-    dnnlib.util.require("matplotlib", "networks/make.py", "requirements-dev.txt")
+    dnnlib.util.require("matplotlib", "networks/make.py", "-e '.[dev]'")
     os.chdir(SOURCE_ROOT)
     for name in args.names or RECIPES:
         make(name, RECIPES[name], args.length)

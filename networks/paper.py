@@ -65,7 +65,7 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.noises) - OPTIONS.keys():
         parser.error(f"{min(unknown)}: no such corruption; choose from {', '.join(OPTIONS)}")
-    dnnlib.util.require("matplotlib", "networks/paper.py", "requirements-dev.txt")
+    dnnlib.util.require("matplotlib", "networks/paper.py", "-e '.[dev]'")
     os.chdir(SOURCE_ROOT)
     for noise in args.noises or OPTIONS:
         if not os.path.exists(RESULTS.format(noise=noise)):

@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the runs; default: their directories")
     parser.add_argument("--out", required=True, metavar="FILE", help="*.png")
     args = parser.parse_args()
-    dnnlib.util.require("matplotlib", "networks/plot_runs.py", "requirements-dev.txt")
+    dnnlib.util.require("matplotlib", "networks/plot_runs.py", "-e '.[dev]'")
     labels = args.labels or [os.path.basename(os.path.normpath(stages[0])) for stages in args.run_dirs]
     if len(labels) != len(args.run_dirs):
         parser.error(f"--labels: {len(labels)} for {len(args.run_dirs)} runs")

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, write_set
 from PIL import Image
@@ -19,7 +20,8 @@ import config
 import dnnlib
 import network
 from dnnlib.tflib import tf
-from networks import make, paper, picture, runs, spots
+from networks import make, paper, picture, real, runs, spots
+from validation import Result
 
 
 @pytest.fixture
@@ -78,6 +80,23 @@ def test_spots(photos, snapshot, shifting_snapshot):
     assert max(shift for _, shift, _ in rows) < 0.005
     for _, shift, _ in spots.worst_blocks(shifting_snapshot, [photos]):
         assert shift == pytest.approx(0.2, abs=0.03)  # Part of it may undo the noise's own shift.
+
+
+def test_table_of_real_photographs():
+    """BM3D has one sigma for all photographs, and the best one for each."""
+    clean = np.zeros([1, 4, 4], np.uint8)
+
+    def results(*errors):
+        return [Result(f"{i}.jpg", clean, clean + np.uint8(4), clean + np.uint8(e)) for i, e in enumerate(errors)]
+
+    found = {5: results(2, 2), 10: results(1, 8), 15: results(2, 3), 20: results(4, 4), "a/net.pickle": results(1, 4)}
+    lines = real.table(found, ["a/net.pickle"])
+    rows = [[cell.strip("| *") for cell in line.split(" | ")] for line in lines]
+    assert rows[0] == ["photograph", "noisy", "net.pickle", "BM3D, sigma 5", "BM3D, best sigma"]
+    levels = {error: f"{20 * np.log10(255 / error):.2f}" for error in (1, 2, 4)}
+    assert rows[2] == ["0.jpg", levels[4], levels[1], levels[2], levels[1]]
+    assert rows[3] == ["1.jpg", levels[4], levels[4], levels[2], levels[2]]
+    assert rows[5] == ["smallest gain", "0.00", "0.00", "6.02", "6.02"]
 
 
 def test_make_mri(workplace, monkeypatch):

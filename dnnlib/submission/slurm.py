@@ -24,7 +24,7 @@ _RUN = (  # Runs `python -m dnnlib.submission` from the folder that is the first
 
 def check(settings):
     """Raise UserError if no job can be made from `settings`, the arguments of `executor_parameters`."""
-    require("submitit", "--submit slurm", "requirements-slurm.txt")
+    require("submitit", "--submit slurm", "-e '.[slurm]'")
     executor_parameters(**settings)
 
 
