@@ -25,6 +25,7 @@ from dnnlib.launch import (
     EXPORT,
     MICROBATCHES,
     OPTIMIZER,
+    PICTURE_PRECISION,
     PRECISION,
     RUN,
     call,
@@ -163,11 +164,6 @@ VALIDATE = {
     ],
 }  # fmt: skip
 
-# Pictures are computed in float32, so that they are the same on every machine. bfloat16 rounds to 8 significant bits.
-_PICTURE_PRECISION = Setting(
-    "precision", "float32", f"{PRECISION.help} bfloat16 rounds to 8 significant bits.", choices=PRECISION.choices
-)
-
 INFER = {
     "images": [
         Setting("image", REQUIRED, "Noisy images: files, folders with the folders below them, patterns.", path,
@@ -188,7 +184,7 @@ INFER = {
         _ENSEMBLE,
         Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
                 "tiles, with the same result.", memory_size, metavar="SIZE"),
-        _PICTURE_PRECISION,
+        PICTURE_PRECISION,
     ],
 }  # fmt: skip
 
@@ -224,7 +220,7 @@ COMPARE = {
         Setting("out", REQUIRED, "Sheet of pictures.", path, metavar="FILE"),
         _CROP,
         _NOISE_SEED,
-        _PICTURE_PRECISION,
+        PICTURE_PRECISION,
     ],
 }  # fmt: skip
 

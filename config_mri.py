@@ -2,6 +2,7 @@
 
     python config_mri.py [options of train]
     python config_mri.py validate --network-snapshot results/00000-mri-.../network-final.pkl
+    python config_mri.py reconstruct --kspace kspace.npy --out slices.nii.gz
     python config_mri.py export --network-snapshot network-final.pkl --out denoiser
 
 To add a setting, declare it below and use it in the function of its command, where it arrives by its name.
@@ -17,6 +18,7 @@ from dnnlib.launch import (
     EXPORT,
     MICROBATCHES,
     OPTIMIZER,
+    PICTURE_PRECISION,
     PRECISION,
     RUN,
     call,
@@ -26,6 +28,7 @@ from dnnlib.launch import (
     target_name,
 )
 from dnnlib.options import (
+    finite_number,
     flag,
     nonnegative_int,
     path,
@@ -34,7 +37,7 @@ from dnnlib.options import (
     probability,
     seed,
 )
-from dnnlib.settings import Command, Program, Setting
+from dnnlib.settings import REQUIRED, Command, Program, Setting
 
 DESC = "mri"  # Run directories are NNNNN-<this><--desc>-<settings>.
 NETWORK = "networks/mri-n2n.pickle"  # The network where --network-snapshot names none, in the program's folder.
@@ -89,9 +92,20 @@ TRAIN = {
     "distributed": DISTRIBUTED,
 }  # fmt: skip
 
-VALIDATE = {
-    "network": [Setting("network_snapshot", None, f"Network. Default: {NETWORK}.", path, metavar="FILE")],
-}
+_SNAPSHOT = Setting("network_snapshot", None, f"Network. Default: {NETWORK}.", path, metavar="FILE")
+
+VALIDATE = {"network": [_SNAPSHOT]}
+
+RECONSTRUCT = {
+    "slices": [
+        Setting("kspace_file", REQUIRED, "Undersampled k-space, complex [255, 255] or [N, 255, 255], as .npy or .npz: "
+                "zero frequency in the centre, 0 where nothing was measured.", path, metavar="FILE", option="--kspace"),
+        Setting("out", REQUIRED, "Result: .nii, .nii.gz, or for one slice a 16-bit .png.", path, metavar="FILE"),
+        Setting("sample_range", (0, 1), "Values of the images that are black and white.", finite_number, nargs=2,
+                metavar=("LOW", "HIGH"), option="--range"),
+    ],
+    "network": [_SNAPSHOT, PICTURE_PRECISION],
+}  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Commands: each gets all of its settings, and those that the command line gave.
@@ -126,6 +140,17 @@ def validate(args, given):
     submit(args, given, DESC, "-validate", "mri.validation.validate", settings, needs)
 
 
+def reconstruct(args, given):
+    """Reconstruct slices from undersampled k-space."""
+    black, white = args.sample_range
+    if black >= white:
+        raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
+    names = ("kspace_file", "out", "sample_range", "p_at_edge", "num_gpus", "precision")
+    network = args.network_snapshot or find_network(NETWORK)
+    settings = EasyDict({name: args[name] for name in names}, post_op=_post_op(args), network_snapshot=network)
+    call(args, "mri.reconstruct.reconstruct", settings, {args.kspace_file: "", network: ""})
+
+
 def export(args, given):
     """Write a network in another form."""
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
@@ -135,6 +160,7 @@ def export(args, given):
 COMMANDS = [
     Command(train, "Train a network.", TRAIN),
     Command(validate, "Measure a network on the validation set.", VALIDATE),
+    Command(reconstruct, "Reconstruct slices from undersampled k-space.", RECONSTRUCT),
     Command(export, "Write a network as another kind of snapshot, an ONNX file or a TensorFlow SavedModel.", EXPORT),
 ]
 PROGRAM = Program(__doc__, COMMANDS, COMMON, default_command="train")

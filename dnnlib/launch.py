@@ -50,6 +50,10 @@ PRECISION = Setting(
     choices=("auto", "float32", "bfloat16"),
     may_change=True,
 )
+# Pictures are computed in float32, so that they are the same on every machine. bfloat16 rounds to 8 significant bits.
+PICTURE_PRECISION = Setting(
+    "precision", "float32", f"{PRECISION.help} bfloat16 rounds to 8 significant bits.", choices=PRECISION.choices
+)
 MICROBATCHES = Setting(
     "microbatches", 1, "Gradient accumulation: minimum number of microbatches per minibatch.", positive_int, metavar="N"
 )

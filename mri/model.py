@@ -44,9 +44,15 @@ class Model:
     def run(self, elements):
         """Run the network on a list of elements. Return a list of Results."""
         x, _, mask, known, _ = (np.stack(field) for field in zip(*elements))
+        return [Result(element, *output) for element, *output in zip(elements, *self.restore(x, mask, known))]
+
+    def restore(self, x, mask, known):
+        """Run the network on inputs [N, 255, 255]; returns [its outputs, the outputs after the post-operation].
+
+        mask, known: See `Element`.
+        """
         feed = {self.network.input: x, self._mask: mask, self._known: known}
-        outputs = self.network.session.run([self.network.output, self._restored], feed)
-        return [Result(element, *output) for element, *output in zip(elements, *outputs)]
+        return self.network.session.run([self.network.output, self._restored], feed)
 
     def evaluate(self, data, settings, seed, count=None):
         """Yield the Results of the first `count` slices of `data`, by default of all, with fixed masks."""
