@@ -18,23 +18,7 @@ import os
 import corruption
 import dnnlib
 from corruption import LOSSES, NOISE_MODELS
-from dnnlib import EasyDict
-from dnnlib.launch import (
-    CHECKPOINT_MINUTES,
-    DISTRIBUTED,
-    EXPORT,
-    MICROBATCHES,
-    OPTIMIZER,
-    PICTURE_PRECISION,
-    PRECISION,
-    RUN,
-    call,
-    find_network,
-    own_network,
-    resume,
-    submit,
-    target_name,
-)
+from dnnlib import EasyDict, launch
 from dnnlib.options import (
     decay,
     finite_number,
@@ -75,7 +59,7 @@ TRAIN = {
         Setting("reference_dir", None, _CLEAN, path, metavar="DIR", may_change=True),
         Setting("load_network", None, "Snapshot to start from; without it, random weights.", path, metavar="FILE"),
         Setting("minibatch_size", 4, "Crops per iteration.", positive_int, metavar="N"),
-        MICROBATCHES,
+        launch.MICROBATCHES,
         Setting("channels", 3, "Channels of the images: 3, or 1 for greyscale, to which colour is converted.",
                 one_of(1, 3), metavar="{1,3}"),
         Setting("crop_size", 256, "Side of the square crops in pixels, a multiple of 32.", multiple_of(32),
@@ -102,16 +86,16 @@ TRAIN = {
                 metavar="PART"),
     ],
     "optimizer": [
-        *OPTIMIZER,
+        *launch.OPTIMIZER,
         Setting("moving_average", 0.0, "Maximum decay of the exponential moving average (EMA) of the weights; the EMA "
                 "weights are saved. 0 disables it.", decay, metavar="DECAY"),
     ],
     "run": [
         Setting("seed", 1000, "Seed of the initial weights, the crops, and the noise in training and validation.", seed,
                 metavar="N"),
-        CHECKPOINT_MINUTES,
+        launch.CHECKPOINT_MINUTES,
     ],
-    "distributed": DISTRIBUTED,
+    "distributed": launch.DISTRIBUTED,
 }  # fmt: skip
 
 PRESETS = {
@@ -184,7 +168,7 @@ INFER = {
         _ENSEMBLE,
         Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
                 "tiles, with the same result.", memory_size, metavar="SIZE"),
-        PICTURE_PRECISION,
+        launch.PICTURE_PRECISION,
     ],
 }  # fmt: skip
 
@@ -220,7 +204,7 @@ COMPARE = {
         Setting("out", REQUIRED, "Sheet of pictures.", path, metavar="FILE"),
         _CROP,
         _NOISE_SEED,
-        PICTURE_PRECISION,
+        launch.PICTURE_PRECISION,
     ],
 }  # fmt: skip
 
@@ -232,7 +216,8 @@ def train(args, given):
     """Submit a training run, or resume one."""
     given = {name: validation_folder(value) if name == "validation_dir" else value for name, value in given.items()}
     if args.resume:
-        resume(args, given, "train.train", PROGRAM.commands["train"], _needs_of_resumed, length="iteration_count")
+        command = PROGRAM.commands["train"]
+        launch.resume(args, given, "train.train", command, _needs_of_resumed, length="iteration_count")
         return
     if args.long_train and args.preset:
         raise dnnlib.UserError(f"--long-train and --preset {args.preset} both say how long to train; leave one out")
@@ -247,8 +232,8 @@ def train(args, given):
     needs |= _needs_of_validation(settings, "--validation-dir", settings.validation_dir)
     if args.load_network:
         needs[args.load_network] = ""
-    suffix = target_name(args) + ("-n2n" if args.noise2noise else "-n2c")
-    submit(args, given, DESC, suffix, "train.train", settings, needs)
+    suffix = launch.target_name(args) + ("-n2n" if args.noise2noise else "-n2c")
+    launch.submit(args, given, DESC, suffix, "train.train", settings, needs)
 
 
 def validate(args, given):
@@ -258,7 +243,7 @@ def validate(args, given):
     needs = {settings.network_snapshot: ""} | _needs_of_validation(settings, "--dataset-dir", settings.dataset_dir)
     if args.noise == "none" and not args.reference_dir:
         raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
-    submit(args, given, DESC, "-validate", "validation.validate", settings, needs)
+    launch.submit(args, given, DESC, "-validate", "validation.validate", settings, needs)
 
 
 def infer_image(args, given):
@@ -266,53 +251,43 @@ def infer_image(args, given):
     black, white = args.sample_range or (0, 1)
     if black >= white:
         raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
-    names = (
-        "image",
-        "out",
-        "max_memory",
-        "sample_range",
-        "compare",
-        "noise_level",
-        "num_gpus",
-        "precision",
-        "ensemble",
-    )
-    settings = EasyDict({name: args[name] for name in names}, **_networks(args))
+    names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
+    settings = EasyDict({name: args[name] for name in (*names, "ensemble")}, **_networks(args))
     settings.mean_stays = NOISE_MODELS[args.noise].mean_stays
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
-    call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
+    launch.call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 
 
 def export(args, given):
     """Write a network in another form."""
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "inference.export.export", settings, {args.network_snapshot: ""})
+    launch.call(args, "inference.export.export", settings, {args.network_snapshot: ""})
 
 
 def preview(args, given):
     """Show a noise model at several strengths."""
-    settings = _with_noise(
-        EasyDict({name: args[name] for name in ("noise", "image", "out", "size", "steps", "seed")}), given
-    )
-    call(args, "inference.preview.preview", settings, {args.image: ""})
+    names = ("noise", "image", "out", "size", "steps", "seed")
+    settings = _with_noise(EasyDict({name: args[name] for name in names}), given)
+    launch.call(args, "inference.preview.preview", settings, {args.image: ""})
 
 
 def compare(args, given):
     """Show what networks do to an image."""
     names = ("networks", "image", "out", "size", "seed", "num_gpus", "precision")
     files = [args.image, *(file for _, file in args.networks)]
-    call(args, "inference.compare.compare", EasyDict({name: args[name] for name in names}), dict.fromkeys(files, ""))
+    settings = EasyDict({name: args[name] for name in names})
+    launch.call(args, "inference.compare.compare", settings, dict.fromkeys(files, ""))
 
 
 COMMANDS = [
     Command(train, "Train a network.", TRAIN),
     Command(validate, "Measure a network on a folder of clean images.", VALIDATE),
     Command(infer_image, "Denoise images as they are, of any size and kind.", INFER),
-    Command(export, "Write a network as another kind of snapshot, an ONNX file or a TensorFlow SavedModel.", EXPORT),
+    Command(export, "Write a network as another kind of snapshot, as ONNX or as a SavedModel.", launch.EXPORT),
     Command(preview, "Show what a noise does to an image, over its range of strengths.", PREVIEW),
     Command(compare, "Show an image corrupted, restored and clean: a row for each network.", COMPARE),
 ]
-PROGRAM = Program(__doc__, COMMANDS, [*RUN, PRECISION], default_command="train")
+PROGRAM = Program(__doc__, COMMANDS, [*launch.RUN, launch.PRECISION], default_command="train")
 
 
 def main(argv=None):
@@ -330,8 +305,9 @@ def _networks(args):
     """The network that is named, or those of this program for the noise, of which the images decide."""
     if args.network_snapshot:
         return {"network_snapshot": args.network_snapshot, "grey_snapshot": None}
-    grey = own_network(GREY_NETWORK.format(noise=args.noise))
-    return {"network_snapshot": find_network(NETWORK.format(noise=args.noise), tell=not grey), "grey_snapshot": grey}
+    grey = launch.own_network(GREY_NETWORK.format(noise=args.noise))
+    colour = launch.find_network(NETWORK.format(noise=args.noise), tell=not grey)
+    return {"network_snapshot": colour, "grey_snapshot": grey}
 
 
 def _with_noise(settings, given):
