@@ -168,7 +168,12 @@ def textured_image(height, width, seed):
 
 
 class Identity:
-    """Takes the place of a network; returns its input."""
+    """Takes the place of a network, and of the networks to choose from; returns its input."""
+
+    input = np.zeros([1, 3, 1, 1])
+
+    def for_page(self, page, image):
+        return self
 
     def run(self, x):
         return np.array(x)

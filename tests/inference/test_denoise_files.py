@@ -216,7 +216,7 @@ def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
             return x
 
     with pytest.raises(OSError):
-        denoise_files._denoise_file(Breaks(), denoise_files.Job("in.tif", "out.tif", "c.tif"), 2**32, None, None)
+        denoise_files._denoise_file(Breaks(), denoise_files.Job("in.tif", "out.tif", "c.tif"), 2**32, None, None, False)
     assert os.listdir() == ["in.tif"]
 
 
