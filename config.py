@@ -42,6 +42,7 @@ VALIDATION_SETS = {  # Folders where each set may be.
     "kodak": ["datasets/kodak"],  # download_kodak.py fetches it.
     "bsd300": ["datasets/BSDS300/images/test", "datasets/BSDS300-images/BSDS300/images/test", "datasets/bsd300"],
     "set14": ["datasets/set14"],
+    "bsd68": ["datasets/BSD68"],  # Greyscale.
 }
 
 # ----------------------------------------------------------------------------------------------------------------------

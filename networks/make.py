@@ -44,7 +44,7 @@ class Recipe:
     start: str = ""  # The network of this folder that the training starts from; empty for random weights.
 
 
-def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False):
+def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False, test_sets=TEST_SETS):
     """Return the Recipe of a network for photographs with the noise model `noise`."""
     return Recipe(
         title=f"photographs, `--noise {noise}`, noisy targets",
@@ -52,32 +52,32 @@ def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False):
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", validation_set]
-            for name, validation_set in TEST_SETS.items()
+            for name, validation_set in test_sets.items()
         },
         final="network_final.pickle",
         curves=["PSNR_avg_psnr", "Loss"],
         data="1,100 photographs: the 200 of BSDS300 train and one from each of 900 of ImageNet's 1,000 classes. The "
         "other 100 are the held-out photographs of the curve. Both sets are for non-commercial research.",
-        limits=f"Trained for {limits}. It does not remove noise that a camera has processed or JPEG compression has "
-        "blurred.",
+        limits=f"Trained for {limits}.",
         start=start,
         spots=spots,
     )
 
 
+_WHITE = "on sRGB values, independent from pixel to pixel; not for noise that a camera or JPEG compression has blurred"
+_GAUSSIAN = f"Gaussian noise (sigma 0 to 50) {_WHITE}"
 RECIPES = {
-    "gaussian-n2n": _photographs(
-        "gaussian",
-        "Gaussian noise (sigma 0 to 50) on sRGB values, independent from pixel to pixel",
-        start="",
-        spots=True,
+    "gaussian-n2n": _photographs("gaussian", _GAUSSIAN, start="", spots=True),
+    "gaussian-grey-n2n": _photographs(
+        "gaussian", _GAUSSIAN, ["--channels", "1"], start="", spots=True, test_sets={"BSD68": "bsd68"}
     ),
     "poisson-n2n": _photographs(
-        "poisson",
-        "Poisson noise (up to 50 photons in white) on sRGB values, independent from pixel to pixel",
-        ["--balance"],
-        spots=True,
+        "poisson", f"Poisson noise (up to 50 photons in white) {_WHITE}", ["--balance"], spots=True
     ),
+    "bernoulli-n2n": _photographs("bernoulli", "missing pixels that are black (up to 95 % of them)"),
+    "text-n2n": _photographs("text", "text of random colours (up to half of the pixels under it)"),
+    "impulse-n2n": _photographs("impulse", "pixels replaced by random colours (up to 95 % of them)"),
+    "camera-n2n": _photographs("camera", "the noise of random digital cameras, with JPEG compression", spots=True),
 }
 RECIPES["mri-n2n"] = Recipe(
     title="MRI slices with undersampled k-space, undersampled targets",

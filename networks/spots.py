@@ -32,7 +32,7 @@ SEED = config.PROGRAM.defaults("validate").seed
 def main():
     """Print the table of each network. Return the exit status: 1 if there is a spot."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="+", metavar="FILE", help="snapshot of an RGB network")
+    parser.add_argument("networks", nargs="+", metavar="FILE", help="snapshot")
     folders = [config.validation_folder(name) for name in ("kodak", "bsd300")]
     parser.add_argument("--images", nargs="+", default=folders, metavar="DIR", help="folders of clean photographs")
     args = parser.parse_args()
@@ -64,8 +64,9 @@ def worst_blocks(snapshot, folders):
     rows = []
     with tf.Graph().as_default(), tflib.create_session():
         net = network.load_autoencoder(snapshot, tflib.pick_dtype("auto"))
-        for noise, (read, paths, *strength) in cases.items():
-            shift, path = max((shift_of(net, *read(path, *strength)), path) for path in paths)
+        channels = network.channels_of(net)
+        for noise, (taken, paths, *strength) in cases.items():
+            shift, path = max((shift_of(net, *taken(path, channels, *strength)), path) for path in paths)
             rows.append((noise, shift, os.path.basename(path)))
     return rows
 
@@ -82,28 +83,30 @@ def shift_of(net, clean, noisy):
 
 
 @functools.lru_cache(maxsize=200)
-def read_image(path):
-    """Return an image file as float32 [3, H, W]."""
-    return images.to_float(rgb_files.read_rgb(path))
+def read_image(path, channels):
+    """Return an image file as float32 [C, H, W]."""
+    return images.to_float(rgb_files.read(path, channels))
 
 
-def with_noise(path, sigma, blur):
+def with_noise(path, channels, sigma, blur):
     """Return a clean image and the same with blurred noise."""
-    clean = read_image(path)
+    clean = read_image(path, channels)
     noise = corruption.generator(SEED, os.path.basename(path)).standard_normal(clean.shape)
     noise = ndimage.gaussian_filter(noise, (0, blur, blur)) if blur else noise
     return clean, clean + (noise * (sigma / 255 / noise.std())).astype(clean.dtype)
 
 
-def with_camera_noise(path):
+def with_camera_noise(path, channels):
     """Return what a camera takes of an image, without noise and with it."""
-    noise, scene = corruption.create("camera"), read_image(path)
-    return noise.reference(scene), noise.for_validation(scene, SEED, os.path.basename(path))
+    noise, scene = corruption.create("camera"), read_image(path, channels=3)
+    shots = noise.reference(scene), noise.for_validation(scene, SEED, os.path.basename(path))
+    return shots if channels == 3 else [images.to_float(images.to_grey(images.to_uint8(shot))) for shot in shots]
 
 
-def as_taken(path):
+def as_taken(path, channels):
     """Return the reference of a real photograph, and the photograph."""
-    return read_image(os.path.join(REAL.format("reference"), os.path.basename(path))), read_image(path)
+    reference = os.path.join(REAL.format("reference"), os.path.basename(path))
+    return read_image(reference, channels), read_image(path, channels)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,14 @@ def test_make_photographs(workplace, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith("networks/gaussian-n2n.pickle exists.\n")
 
 
-def test_spots(photos, snapshot, shifting_snapshot):
+def test_spots(photos, snapshot, shifting_snapshot, grey_snapshot):
     rows = spots.worst_blocks(snapshot, [photos])
     assert [noise for noise, _, _ in rows][::4] == ["sigma 5", "sigma 25", "sigma 50", "`--noise camera`"]
     assert max(shift for _, shift, _ in rows) < 0.005
     for _, shift, _ in spots.worst_blocks(shifting_snapshot, [photos]):
         assert shift == pytest.approx(0.2, abs=0.03)  # Part of it may undo the noise's own shift.
+    for _, shift, _ in spots.worst_blocks(grey_snapshot, [photos]):
+        assert 0.05 < shift < 0.25  # This network halves the contrast.
 
 
 def test_table_of_real_photographs():
