@@ -1,9 +1,12 @@
 """Setup of TensorFlow (graph mode, quiet, deterministic), sessions and devices."""
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
+import platform
+import sys
 import tempfile
 
 from ..util import UserError, cpu_count
@@ -92,13 +95,17 @@ def pick_dtype(precision):
 
 
 def on_plain_cpu():
-    """Return whether a CPU without AVX-512 computes, on which oneDNN turns convolutions into matrix products."""
-    return "avx512f" not in cpu_flags() and not tf.config.list_physical_devices("GPU")
+    """Return whether an x86 CPU without AVX-512 computes, where oneDNN turns convolutions into matrix products."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and "avx512f" not in cpu_flags() and not tf.config.list_physical_devices("GPU")
 
 
 @functools.lru_cache(maxsize=1)
 def cpu_flags():
-    """Return the names of the instruction sets of the CPU on Linux; an empty set on other systems."""
+    """Return Linux's names of the CPU's instruction sets: on Linux all, on Windows avx512f, on other systems none."""
+    if sys.platform == "win32":
+        avx512 = ctypes.windll.kernel32.IsProcessorFeaturePresent(41)  # PF_AVX512F_INSTRUCTIONS_AVAILABLE
+        return frozenset(["avx512f"] if avx512 else [])
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
             lines = [line.split(":", 1)[1] for line in f if line.startswith("flags")]
