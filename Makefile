@@ -1,9 +1,9 @@
 # `make` alone lists the targets. Everything runs in the virtual environment .venv, which is made when first needed.
 
-# The Python that the environment is made from: 3.10 to 3.13.
+# The Python that the environment is made from: 3.11 to 3.13.
 PYTHON ?= python3
 
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # --quiet twice: print errors only.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --no-input --disable-pip-version-check
 
@@ -15,9 +15,9 @@ help:
 	@echo "make test     run the tests"
 	@echo "make networks train the networks missing from networks/ on the data in datasets/; takes hours"
 	@echo "make paper    compare training with noisy and with clean targets: docs/paper.md; takes hours"
-	@echo "make lint     check style and formatting"
+	@echo "make lint     check style, formatting and types"
 	@echo "make clean    remove the virtual environment and caches; keep data sets and results"
-	@echo "Add PYTHON=python3.12 to choose the Python version, 3.10 to 3.13."
+	@echo "Add PYTHON=python3.12 to choose the Python version, 3.11 to 3.13."
 
 setup: .venv/installed
 
@@ -37,15 +37,16 @@ paper: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit 1; done
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Touch the stamps last, so that a failed or interrupted installation is repeated.
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "error: $(PYTHON) is not Python 3.10 to 3.13; name one that is: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one that is: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Setting up the environment .venv: a minute or two."
 	$(PYTHON) -m venv --clear .venv
 	$(PIP_INSTALL) --editable .

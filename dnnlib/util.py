@@ -90,7 +90,9 @@ def atomic_folder(path):
     os.chmod(temporary, 0o777 & ~_umask())
     try:
         yield temporary
-        os.replace(temporary, path)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path)  # Windows renames to no folder that exists, not even to an empty one.
+        os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -104,6 +106,12 @@ def open_atomic(path, mode="w", **kwargs):
     with atomic_path(path) as temporary, open(temporary, mode, **kwargs) as f:
         yield f
         f.flush()
+        os.fsync(f.fileno())
+
+
+def flush_to_disk(path):
+    """Wait until the file `path` is on disk."""
+    with open(path, "r+b") as f:  # Windows flushes only files that are open for writing.
         os.fsync(f.fileno())
 
 
@@ -137,7 +145,7 @@ def make_parents(path):
 
 
 def _without_slash(path):
-    return os.fspath(path).rstrip(os.sep)
+    return os.fspath(path).rstrip("/" + os.sep)
 
 
 def _umask():
@@ -151,7 +159,7 @@ def progress(iterable=None, **kwargs):
     from tqdm import tqdm
 
     kwargs.setdefault("dynamic_ncols", True)
-    return tqdm(iterable, file=sys.__stderr__, disable=not sys.__stderr__.isatty(), **kwargs)
+    return tqdm(iterable, file=sys.__stderr__, disable=None, **kwargs)
 
 
 def run_script(*words, stdout=None):

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, RESUNIT
 
 import dnnlib
-from dnnlib.util import atomic_path
+from dnnlib.util import atomic_path, flush_to_disk
 from imaging import images
 from imaging.pages import Kind, Page, to_palette
 
@@ -210,8 +210,7 @@ def page_writer(path, nbytes):
                 _write_page(writer, page)
 
             yield write
-        with open(temporary, "r+b") as f:
-            os.fsync(f.fileno())
+        flush_to_disk(temporary)
 
 
 def _write_page(writer, page):
@@ -246,7 +245,7 @@ def _exif_tags(writer, page):
     exif.load(page.kind.exif or b"")
     copied = {tag[0] for tag in page.kind.tiff.get("extratags", [])}
     texts = {code: exif.get(code) for code in {*_TEXTS, 270} - copied}
-    tags = [(code, 2, 0, text.encode(), True) for code, text in texts.items() if isinstance(text, str)]
+    tags: list[tuple] = [(code, 2, 0, text.encode(), True) for code, text in texts.items() if isinstance(text, str)]
     if writer.tiff.offsetsize > 4:
         return tags  # Pillow writes directories with 32-bit offsets only.
     prefix = b"II" if writer.tiff.byteorder == "<" else b"MM"

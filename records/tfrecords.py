@@ -14,6 +14,7 @@ import math
 import os
 import stat
 import struct
+import threading
 
 import google_crc32c
 import numpy as np
@@ -48,8 +49,7 @@ def write_shots(path, shots):
                     count += 1
         except tf.errors.OpError as error:
             raise dnnlib.UserError(f"{path}: cannot be written ({error.message})") from None
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
+        dnnlib.util.flush_to_disk(temporary)
     return count
 
 
@@ -75,11 +75,12 @@ class ImageRecords:
         """Open `path`. Raises UserError if it is missing, not a TFRecords file, truncated or empty."""
         self.path = path
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise dnnlib.UserError(f"{path}: not a file; make one with dataset_tool_tf.py")
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by __del__)
         except OSError as error:
             raise dnnlib.UserError(f"{path}: {error.strerror}; make it with dataset_tool_tf.py") from None
-        if not stat.S_ISREG(os.fstat(self._file).st_mode):
-            raise dnnlib.UserError(f"{path}: not a file; make one with dataset_tool_tf.py")
+        self._lock = threading.Lock()
         self._offsets, self._lengths, self._checksums = self._read_index()
 
     def __len__(self):
@@ -87,7 +88,7 @@ class ImageRecords:
 
     def __del__(self):
         if hasattr(self, "_file"):
-            os.close(self._file)
+            self._file.close()
 
     def structure(self):
         """Return the offset, length and checksum of every record as three arrays; they identify the content."""
@@ -154,16 +155,23 @@ class ImageRecords:
         return dnnlib.UserError(f"{self.path}: record {record} {what}")
 
     def _pread(self, offset, size):
-        data = os.pread(self._file, size, offset)
+        data = self._read(offset, size)
         if len(data) != size:
             raise dnnlib.UserError(f"{self.path}: ends before byte {offset + size}; it was cut short")
         return data
 
+    def _read(self, offset, size):
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, offset)
+        with self._lock:  # Windows.
+            self._file.seek(offset)
+            return self._file.read(size)
+
     def _read_index(self):
-        end, offset = os.fstat(self._file).st_size, 0
+        end, offset = os.fstat(self._file.fileno()).st_size, 0
         offsets, lengths, checksums = array.array("q"), array.array("q"), array.array("I")
         while offset < end:
-            header = os.pread(self._file, _HEADER, offset)
+            header = self._read(offset, _HEADER)
             if len(header) < _HEADER:
                 raise self._error(len(offsets), "is cut short: the file is truncated")
             length, crc = struct.unpack("<QI", header)

@@ -16,7 +16,7 @@ import traceback
 try:
     import fcntl
 except ImportError:  # Windows.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from ..util import Stopped, UserError, describe_error, format_time, open_atomic
 from . import slurm
@@ -53,7 +53,7 @@ def submit_run(submit_config, run_func_name, **run_func_kwargs):
         slurm.check(config.slurm)
     config.run_dir = _make_run_dir(config.run_dir_root, config.run_desc)
     config.run_name = os.path.basename(config.run_dir)
-    config.run_id = int(_NUMBERED.match(config.run_name)[1])
+    config.run_id = int(config.run_name.partition("-")[0])
     config.host_name, config.user_name = platform.node(), _user_name()
     config.command, config.commit = shlex.join([os.path.basename(sys.executable), *sys.argv]), _commit()
     write_settings(config)
@@ -199,7 +199,7 @@ def _alone(run_dir):
 
     The lock ends with the process. Systems without file locks have no such protection.
     """
-    if fcntl is None:
+    if sys.platform == "win32" or fcntl is None:
         yield
         return
     folder = os.open(run_dir, os.O_RDONLY)
@@ -235,7 +235,7 @@ def _numbers(root):
 def _user_name():
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # A user id without a name, as in containers.
+    except (ImportError, KeyError, OSError):  # A user id without a name, as in containers.
         return "unknown"
 
 

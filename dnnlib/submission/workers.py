@@ -111,10 +111,9 @@ def _run_locally(count):
     environment["TF_NUM_INTEROP_THREADS"] = str(max(2, cores // count))  # A collective operation may block one thread.
     environment |= {name: os.environ[name] for name in environment if name in os.environ and name != LOCAL_PARENT}
     with contextlib.ExitStack() as stack:
-        processes, errors = [], [None]
+        processes = []
+        errors = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, count))]
         for index in range(count):
-            if index:
-                errors.append(stack.enter_context(tempfile.TemporaryFile()))
             own = Workers(addresses, index).to_environment()
             processes.append(
                 subprocess.Popen(
@@ -149,7 +148,7 @@ def _free_addresses(count):
 def _pass_on(signals, processes):
     def send(number, frame):
         for process in processes:
-            if process.poll() is None:
+            if process.poll() is None and sys.platform != "win32":  # Windows sends Ctrl-C to all of them.
                 process.send_signal(number)
 
     for number in signals:

@@ -1,11 +1,10 @@
 """Checkpoints of all variables, written by TensorFlow's Saver."""
 
 import glob
-import os
 import time
 
 from ..submission import resume
-from ..util import UserError
+from ..util import UserError, flush_to_disk
 from .tfutil import reason, tf
 
 
@@ -72,5 +71,4 @@ def _read_back(path):
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
     for file in glob.glob(glob.escape(path) + ".*"):
-        with open(file, "rb") as f:
-            os.fsync(f.fileno())
+        flush_to_disk(file)

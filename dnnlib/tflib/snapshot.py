@@ -203,7 +203,7 @@ def _write_saved_model(network, path, input_name, output_name):
 
 
 def _is_folder(path):
-    return path.endswith(os.sep) or not os.path.splitext(path)[1]
+    return path.endswith(("/", os.sep)) or not os.path.splitext(path)[1]
 
 
 def _is_safetensors(path):

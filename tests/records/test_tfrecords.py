@@ -1,5 +1,6 @@
 """TFRecords files: those of the original, our own, and foreign or damaged ones."""
 
+import concurrent.futures
 import os
 
 import numpy as np
@@ -141,7 +142,10 @@ def test_truncated_file(good, write, kept, message):
         tfrecords.ImageRecords(write(good[:kept]))
 
 
-def test_file_shrinks_while_read(good, write):
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_file_shrinks_while_read(good, write, system, monkeypatch):
+    if system == "nt":
+        monkeypatch.delattr(os, "pread", raising=False)
     path = write(good)
     records = tfrecords.ImageRecords(path)
     os.truncate(path, len(good) - 100)
@@ -155,6 +159,14 @@ def test_file_shrinks_while_read(good, write):
 def test_foreign_file_is_refused(write, data, message):
     with pytest.raises(dnnlib.UserError, match=rf"file\.tfrecords: .*{message}"):
         tfrecords.ImageRecords(write(data))
+
+
+def test_threads_read_without_pread(good, write, monkeypatch):
+    monkeypatch.delattr(os, "pread", raising=False)
+    records = tfrecords.ImageRecords(write(good))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for index, image in zip([0, 1, 2] * 100, pool.map(records.read, [0, 1, 2] * 100)):
+            assert np.array_equal(image, IMAGES[index])
 
 
 def test_missing_file(tmp_path):
