@@ -99,7 +99,7 @@ TRAIN = {
     "distributed": launch.DISTRIBUTED,
 }  # fmt: skip
 
-PRESETS = {
+PRESETS: dict[str, dict] = {
     # A small budget: more and smaller crops, turned at random, Muon, EMA (docs/recipe.md).
     "quick": {
         "iteration_count": 6_500,

@@ -263,8 +263,9 @@ def percentile(text):
 
 def main(argv=None):
     parser = ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(metavar="{genpng,genpkl}", required=True)
     png = commands.add_parser("genpng", help="volumes -> PNG slices")
+    png.set_defaults(run=genpng)
     png.add_argument("--ixi-dir", required=True, metavar="DIR", help="folder of .nii and .nii.gz files, such as IXI-T1")
     png.add_argument(
         "--outdir", required=True, metavar="DIR", help="folder for the slices, 256x256: <volume>_<slice>.png"
@@ -279,13 +280,14 @@ def main(argv=None):
     text += "try 99.9 if single voxels are much brighter than the rest"
     png.add_argument("--white", type=percentile, default=100, metavar="PERCENTILE", help=text)
     pkl = commands.add_parser("genpkl", help="PNG slices -> ixi_train.pkl, ixi_valid.pkl")
+    pkl.set_defaults(run=genpkl)
     pkl.add_argument("--png-dir", required=True, metavar="DIR", help="folder of slices, from genpng")
     pkl.add_argument("--pkl-dir", required=True, metavar="DIR", help="folder for the pickles")
     text = "validation subjects: their number, counted from the last name, or their names, such as sub-21,sub-22 "
     text += "(default: the published split of IXI if its subjects exist, otherwise one in six)"
     pkl.add_argument("--valid-subjects", metavar="N|NAMES", help=text)
     args = vars(parser.parse_args(argv))
-    {"genpng": genpng, "genpkl": genpkl}[args.pop("command")](**args)
+    args.pop("run")(**args)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def unet(x, dtype, weight, bias):
             return w, tf.get_variable(bias, [channels], initializer=tf.zeros_initializer())
 
     def conv(x, name, channels):
-        return layers.conv2d(x, *variables(name, x.shape[-1], channels), LEAKY_SLOPE)
+        w, b = variables(name, x.shape[-1], channels)
+        return layers.conv2d(x, w, b, LEAKY_SLOPE)
 
     def conv_up(x, skip, name, channels):
         """Convolve upsampled `x`, concatenated with `skip`."""
@@ -130,7 +131,7 @@ def create_autoencoder_mri(dtype=tf.float32):
     return tflib.Network("autoencoder_mri", autoencoder_mri, [None, 255, 255], dtype)
 
 
-def load_autoencoder(path, dtype=tf.float32, portable=False):
+def load_autoencoder(path: str, dtype=tf.float32, portable: bool = False) -> tflib.Network:
     """Create the network of a snapshot, ours or a published one, on the default graph and session.
 
     It takes one image at a time, or, if `portable`, minibatches of any size on any machine. Raises UserError if the

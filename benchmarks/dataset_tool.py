@@ -7,6 +7,7 @@ meanwhile.
 import contextlib
 import io
 import os
+import sys
 import tempfile
 import time
 
@@ -20,6 +21,7 @@ from dnnlib.tflib import tf
 from imaging import images
 from records import dead_leaves, tfrecords
 
+assert sys.platform == "linux", "only Linux pins a process to a core"
 COUNT, SIZE = 100, 512  # Number and side in pixels of the dead leaves images that stand in for photographs.
 
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -153,8 +154,8 @@ def main():
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        measure = {"step": step_seconds, "averaging": averaging_seconds}[args.worker[0]]
-        print(json.dumps(measure(*map(int, args.worker[1:]))))
+        measures: dict[str, Callable] = {"step": step_seconds, "averaging": averaging_seconds}
+        print(json.dumps(measures[args.worker[0]](*map(int, args.worker[1:]))))
         return
     size, crop, steps = args.minibatch_size, args.crop_size, args.steps
     cases = {

@@ -39,13 +39,15 @@ class Strength:
 
     def settings(self):
         """The two settings: of training, of validation."""
-        kwargs = {"type": finite_number}
         return (
             Setting(
                 f"train_{self.name}", self.train, f"{self.help}: range in training.", nargs=2,
-                metavar=("LOW", "HIGH"), **kwargs,
+                metavar=("LOW", "HIGH"), type=finite_number,
             ),
-            Setting(self.name, self.validation, f"{self.help}, in validation.", metavar=self.name.upper(), **kwargs),
+            Setting(
+                self.name, self.validation, f"{self.help}, in validation.", metavar=self.name.upper(),
+                type=finite_number,
+            ),
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pkgutil
+from typing import Any
 
 from .options import (
     decay,
@@ -31,8 +32,8 @@ from .submission.workers import Workers
 from .submission.workers import configure as configure_workers
 from .util import EasyDict, UserError
 
-_KEPT = {"launch": True}  # A resumed run keeps its own.
-_EACH_START = {"launch": True, "may_change": True}  # Each start of a run may have another.
+_KEPT: dict[str, Any] = {"launch": True}  # A resumed run keeps its own.
+_EACH_START: dict[str, Any] = {"launch": True, "may_change": True}  # Each start of a run may have another.
 
 RUN = [  # Settings of every command that makes a run directory.
     Setting("desc", "", "Text that is added to the name of the run directory.", name_part, metavar="TEXT", **_KEPT),

@@ -17,9 +17,10 @@ class ArgumentParser(argparse.ArgumentParser):
     is a path, see `path`.
     """
 
-    def __init__(self, *args, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs):
+    def __init__(self, **kwargs):
         self.names = []
-        super().__init__(*args, formatter_class=formatter_class, allow_abbrev=False, **kwargs)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def add_argument(self, *names, **kwargs):
         self.names += names

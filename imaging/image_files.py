@@ -48,7 +48,7 @@ def open_source(path, sample_range=None):
         yield Source(len(tiff.pages), size, largest.nbytes, read, mode, orientation)
 
 
-def read_float(path, sample_range=None):
+def read_float(path: str, sample_range: tuple[float, float] | None = None) -> tuple[np.ndarray, Page]:
     """Read an image file as an array; `write_float` writes the same kind again.
 
     Args:
@@ -63,7 +63,7 @@ def read_float(path, sample_range=None):
     return np.array(page.crop(slice(None), slice(None))), page
 
 
-def write_float(path, x, page=None):
+def write_float(path: str, x: np.ndarray, page: Page | None = None) -> None:
     """Write float [3, H, W] in [-0.5, 0.5] as an image of the same kind as `page`; None: 8-bit RGB.
 
     The suffix of `path` selects the format. Raises UserError if it is unknown or cannot hold that kind.

@@ -167,7 +167,9 @@ def to_palette(page):
     if transparent is not None and not np.all(transparent | (page.alpha == 255)):
         return None
     rgb = np.broadcast_to(page.colours, [*page.size, 3])
-    fitted = Image.fromarray(np.ascontiguousarray(rgb)).quantize(256 - (transparent is not None), dither=0)
+    fitted = Image.fromarray(np.ascontiguousarray(rgb)).quantize(
+        256 - (transparent is not None), dither=Image.Dither.NONE
+    )
     entries = np.array(fitted.getpalette(), np.uint8).reshape(-1, 3)
     entries = np.column_stack([entries, np.full(len(entries), 255, np.uint8)])
     indices = np.array(fitted)

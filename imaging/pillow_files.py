@@ -14,7 +14,7 @@ _PALETTE = ("PNG", "GIF", "BMP")
 _BILEVEL = ("PNG", "BMP", "PPM")
 
 # Lossless, or the highest quality that is of use.
-_SAVE_OPTIONS = {
+_SAVE_OPTIONS: dict[str, dict] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},  # "exact" keeps the colours of transparent pixels.
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},

@@ -21,7 +21,7 @@ _MAX_PIXELS_OF_ANY = 2**20
 MARGIN = math.ceil(network.receptive_field() / network.MULTIPLE) * network.MULTIPLE
 
 
-def denoise(net, x, max_pixels=_MAX_PIXELS_OF_ANY):
+def denoise(net, x: np.ndarray, max_pixels: int = _MAX_PIXELS_OF_ANY) -> np.ndarray:
     """Return the network's output for one float image [C, H, W] of any size, in tiles of about `max_pixels` at most."""
     y = np.empty_like(x)
     for rows, columns, tile in run_tiles(net, lambda r, c: x[:, r, c], x.shape[1:], max_pixels):
@@ -65,7 +65,7 @@ def tile_shape(size, max_pixels):
         for width, columns in widths.items()
         if height * width <= max_pixels
     }
-    return min(work, key=work.get, default=(min(heights), min(widths)))
+    return min(work, key=work.__getitem__, default=(min(heights), min(widths)))
 
 
 def tile_count(size, shape):

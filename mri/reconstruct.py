@@ -46,7 +46,8 @@ def reconstruct(kspace_file, out, network_snapshot, sample_range, p_at_edge, pos
     undersampling = dataset_mri.Undersampling(p_at_edge)
     check_density(spectra, undersampling, kspace_file)
     masks = spectra != 0
-    spectra = _to_network(spectra, *sample_range, kspace_file)
+    black, white = sample_range
+    spectra = _to_network(spectra, black, white, kspace_file)
 
     with tf.Graph().as_default(), tflib.create_session() as session:
         tflib.pick_devices(num_gpus)

@@ -72,7 +72,7 @@ def _files_below(folder):
 
 def _named(folder, paths):
     """Return {name: path} in name order."""
-    names, volumes = {path: _NAME.fullmatch(os.path.basename(path))[1] for path in paths}, {}
+    names, volumes = {path: _NAME.sub(r"\1", os.path.basename(path)) for path in paths}, {}
     shared = len({*names.values()}) < len(names)
     for path, name in names.items():
         if shared:

@@ -57,6 +57,6 @@ def measure(validate, snapshot, root):
 def decibels(output):
     """Return the average PSNR in dB that `validate` printed: (corrupted, restored)."""
     if "test_db_clamped=" in output:
-        return tuple(float(re.search(rf"^{n}_db_clamped=([\d.]+)", output, re.M)[1]) for n in ("corrupted", "test"))
+        return tuple(float(re.findall(rf"^{n}_db_clamped=([\d.]+)", output, re.M)[0]) for n in ("corrupted", "test"))
     noisy = [float(value) for value in re.findall(r"([\d.]+) -> [\d.]+ dB", output)]
-    return sum(noisy) / len(noisy), float(re.search(r"Average PSNR: ([\d.]+)", output)[1])
+    return sum(noisy) / len(noisy), float(re.findall(r"Average PSNR: ([\d.]+)", output)[0])

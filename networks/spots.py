@@ -53,7 +53,7 @@ def worst_blocks(snapshot, folders):
         folders: Folders of clean photographs.
     """
     clean = [path for folder in folders for path in images.list_images(folder)]
-    cases = {
+    cases: dict[str, tuple] = {
         f"sigma {sigma}" + (f", blurred by {blur} pixels" if blur else ""): (with_noise, clean, sigma, blur)
         for sigma in SIGMAS
         for blur in BLURS

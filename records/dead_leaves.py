@@ -16,7 +16,6 @@ spectrum that falls with about the square of the frequency.
 import collections
 import concurrent.futures
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -94,7 +93,7 @@ def _start_worker():
 
 def _end_with_parent():
     # Otherwise workers survive a killed parent.
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
     os._exit(1)
 
 
@@ -118,7 +117,7 @@ def _draw_map(h, w, centres, radii, rng):
     """Draw the leaves bottom to top. Returns the number of the topmost leaf at each pixel, int32 [h, w]."""
     n = len(radii)
     shapes = rng.choice(5, n, p=rng.dirichlet([2] * 5))  # Each scene mixes shapes differently.
-    outlines = [None] * n
+    outlines = {}
     for shape, draw_outlines in enumerate([_discs, _ellipses, _rectangles, _polygons, _blobs]):
         for corners, of_size in ((12, radii < 12), (48, radii >= 12)):  # Corners of round shapes.
             (chosen,) = np.nonzero((shapes == shape) & of_size)
@@ -127,7 +126,7 @@ def _draw_map(h, w, centres, radii, rng):
             placed_x = centres[chosen, :1] + r * (x * np.cos(angle) - y * np.sin(angle))
             placed_y = centres[chosen, 1:] + r * (x * np.sin(angle) + y * np.cos(angle))
             points = np.stack([placed_x, placed_y], axis=-1).reshape(len(chosen), 2 * x.shape[1])
-            for leaf, outline in zip(chosen, points.tolist()):
+            for leaf, outline in zip(chosen.tolist(), points.tolist()):
                 outlines[leaf] = outline
     canvas = Image.new("I", (w, h), 0)
     draw = ImageDraw.Draw(canvas)

@@ -44,9 +44,12 @@ class RunContext:
             "command": submit_config.command,
             "start_time": _date(self._start),
         }
-        terminal = self.run_dir and sys.__stderr__.isatty()
         self._bar = tqdm(
-            total=max_iter, initial=first_iter, file=sys.__stderr__, disable=not terminal, dynamic_ncols=True
+            total=max_iter,
+            initial=first_iter,
+            file=sys.__stderr__,
+            disable=not self.run_dir or None,  # None: silent if stderr is not a terminal.
+            dynamic_ncols=True,
         )
 
     def __enter__(self):

@@ -1,6 +1,7 @@
 """Scalars for TensorBoard: means since the last report, with margins of one standard deviation."""
 
 import math
+from typing import Any
 
 from .tfutil import tf
 
@@ -13,7 +14,7 @@ class Autosummary:
 
     def __init__(self, run_dir, graph=None):
         """Write event files into `run_dir`, with `graph` if given. With `run_dir` None, only collect."""
-        self._writer = tf.summary.FileWriter(run_dir, graph=graph) if run_dir else None
+        self._writer: Any = tf.summary.FileWriter(run_dir, graph=graph) if run_dir else None
         self._moments = {}  # name -> [count, sum, sum of squares] since the last report.
         self._laid_out = []  # Names in the layout written last.
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class Cluster:
         self.count, self.index, self.first = self.workers.count, self.workers.index, self.workers.first
         self._submit_config, self._resume_command = submit_config, resume_command
         self._run_dir = submit_config.get("run_dir")
-        self._keys, self._session, self._gone, self._left = 0, None, None, threading.Event()
+        self._keys, self._gone, self._left = 0, None, threading.Event()
+        self._session: Any = None
         if self.count > 1:
             self._server = self._start_server()
 
@@ -287,5 +289,6 @@ def checksum(*arrays):
     """Return a checksum of NumPy arrays, including their shapes and types, as text."""
     value = 0
     for array in arrays:
-        value = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(repr((array.shape, array.dtype)).encode(), value))
+        value = zlib.crc32(repr((array.shape, array.dtype)).encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return f"{value:08x}"

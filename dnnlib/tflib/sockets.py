@@ -42,7 +42,7 @@ def confine(address):
     host, port = split(address)
     everywhere = f"port {port} is open at every address of this machine"
     try:
-        found = {(family, ip[0]) for family, *_, ip in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        found = {(family, str(ip[0])) for family, *_, ip in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         for family, ip in found:
             with socket.socket(family) as probe:
                 probe.bind((ip, 0))
