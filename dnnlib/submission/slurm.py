@@ -7,7 +7,6 @@ of time stops at a checkpoint, is queued again and continues from there.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,10 @@ from ..util import UserError, require
 
 _TIME_OUTS = 1000  # Maximum number of times that a job that ran out of time is queued again.
 _SECONDS_TO_STOP = 75  # For an iteration and a checkpoint; submitit has SLURM give notice of 90 seconds.
-_RUN = (  # Runs `python -m dnnlib.submission` from the folder that is the first argument.
-    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+# Runs `python -m dnnlib.submission` from the folder that is the first argument. SLURM notifies all processes of a job
+# when its time is out; workers ignore this, and `Task.checkpoint` stops them.
+_RUN = (
+    "import runpy, signal, sys; signal.signal(signal.SIGUSR2, signal.SIG_IGN); sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module('dnnlib.submission', run_name='__main__', alter_sys=True)"
 )
 
@@ -86,8 +87,7 @@ class Task:
         env = submitit.JobEnvironment()
         environment = os.environ | {"TF_CONFIG": json.dumps(tf_config(env))}
         words = [sys.executable, "-c", _RUN, os.path.join(self.run_dir, "src"), "--go-on", self.run_dir]
-        # SLURM notifies all processes of a job when its time is out. Workers ignore this; `checkpoint` stops them.
-        self._process = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=_ignore_notice)
+        self._process = subprocess.Popen(words, env=environment, start_new_session=True)
         while self._process.poll() is None:  # Not wait(), whose lock a signal handler would meet.
             time.sleep(0.2)
         if self._process.returncode and env.global_rank == 0:
@@ -106,13 +106,11 @@ class Task:
 
 
 def tf_config(env):
-    """Return TF_CONFIG for the task of the submitit.JobEnvironment `env`; the job number determines the ports."""
-    port = 20000 + 8 * int("".join(filter(str.isdecimal, env.job_id))) % 10000
+    """Return TF_CONFIG for the task of the submitit.JobEnvironment `env`.
+
+    The job number determines the ports. Those of the tasks differ, because nodes may share a machine.
+    """
+    port = 20000 + 64 * int("".join(filter(str.isdecimal, env.job_id))) % 10000
     hosts = ["127.0.0.1"] if env.num_nodes == 1 else env.hostnames
-    per_host = env.num_tasks // len(hosts)
-    workers = [f"{host}:{port + number}" for host in hosts for number in range(per_host)]
+    workers = [f"{hosts[rank * len(hosts) // env.num_tasks]}:{port + rank}" for rank in range(env.num_tasks)]
     return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": env.global_rank}}
-
-
-def _ignore_notice():
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
