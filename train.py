@@ -160,7 +160,8 @@ class _Reporter(tflib.Reporter):
             f"sec/iter {sec_per_iter:<7.2f} maintenance {maintenance:<6.1f}"
         )
         self.summary.add(Timing__iter=iteration, Timing__total_sec=total)
-        self.summary.add(Timing__sec_per_eval=sec_per_eval, Timing__sec_per_iter=sec_per_iter)
+        if iteration:  # Nothing was trained before the first evaluation.
+            self.summary.add(Timing__sec_per_eval=sec_per_eval, Timing__sec_per_iter=sec_per_iter)
         self.summary.add(Timing__maintenance_sec=maintenance)
         self.summary.report(iteration)
         ctx.update(iteration, **measured)

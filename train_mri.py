@@ -124,7 +124,7 @@ class _Reporter(tflib.Reporter):
         )
         images.save_uint8(self.ctx.path(f"img{epoch:05d}.png"), picture)
         self.summary.add_image("Validation/corrupted_output_restored_target", picture, epoch)
-        self.summary.add(test_db_clamped=test_db, Timing__sec_per_epoch=seconds)
+        self.summary.add(test_db_clamped=test_db, Timing__sec_per_eval=seconds)
         self.summary.report(epoch)
         self._epoch_started = time.time()
         self.ctx.update(epoch + 1, test_db_clamped=f"{test_db:.5f}")

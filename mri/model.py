@@ -23,8 +23,9 @@ class Model:
         self.post_op = post_op
         self.network = create_autoencoder_mri(dtype)
         size = [None, dataset_mri.SIZE, dataset_mri.SIZE]
-        self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
-        self._restored = self._post_process(self.network.output, self._mask, self._known)
+        with tf.name_scope("post_op"):
+            self._mask, self._known = tf.placeholder(tf.bool, size), tf.placeholder(tf.complex64, size)
+            self._restored = self._post_process(self.network.output, self._mask, self._known)
         self.losses = {"image": self._image_loss, "measured": self._measured_loss}  # They take the fields of `Element`.
 
     def _post_process(self, output, mask, known):

@@ -104,9 +104,11 @@ def test_files(run):
 def test_tensorboard(run):
     events = EventAccumulator(run[1])
     events.Reload()
-    for tag in ("Loss", "Learning_rate", "test_db_clamped", "xCustomScalars/Learning_rate/margin_lo"):
+    scalars = ["Loss", "Learning_rate", "test_db_clamped", "Timing/sec_per_eval"]
+    for tag in [*scalars, "xCustomScalars/Learning_rate/margin_lo"]:
         assert [p.step for p in events.Scalars(tag)] == [0, 1]
-    assert events.Tags()["graph"] and events.Tags()["images"]
+    assert events.Tags()["images"]
+    assert {"data", "loss", "optimizer"} <= {node.name.split("/")[0] for node in events.Graph().node}
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "safetensors"])

@@ -73,7 +73,8 @@ class Network:
 
     def follow(self, network, decay):
         """Return the operation that updates the EMA of the variables v' of `network`: v <- decay v + (1 - decay) v'."""
-        return tf.group([v.assign_sub((1 - decay) * (v - network.vars[name])) for name, v in self.vars.items()])
+        with tf.name_scope("follow"):
+            return tf.group([v.assign_sub((1 - decay) * (v - network.vars[name])) for name, v in self.vars.items()])
 
     def _differences(self, values):
         """Describe how `values` differ from the variables of this network, as a list of texts."""

@@ -45,20 +45,22 @@ class Optimizer:
             (loss, update operation, 1.0 if the update was skipped because a gradient was not finite, otherwise 0.0).
             The values are bitwise equal in all workers.
         """
-        towers = []
-        for device, share in zip(devices, _split(inputs, len(devices))):
-            with tf.device(device):
-                loss, gradients, variables = self._accumulate(tower_loss, _split(share, parts))
-                towers.append([loss, *gradients[::-1]])  # In the order in which backpropagation computes them.
-        with tf.name_scope("average"):
-            loss, *averages = _average(towers, devices, cluster)
-        gradients = averages[::-1]
-        with tf.name_scope("finite"):
-            finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient in gradients])
-        self.adam._create_slots(variables)  # Outside of tf.cond, which would put "cond/" before their names.
-        averaged = list(zip(gradients, variables))
-        update = tf.cond(finite, lambda: self._apply(averaged), tf.no_op)
-        return loss, update, 1 - tf.cast(finite, tf.float32)
+        with tf.name_scope("optimizer/"):
+            towers = []
+            for device, share in zip(devices, _split(inputs, len(devices))):
+                with tf.device(device):
+                    loss, gradients, variables = self._accumulate(tower_loss, _split(share, parts))
+                    towers.append([loss, *gradients[::-1]])  # In the order in which backpropagation computes them.
+            with tf.name_scope("average"):
+                loss, *averages = _average(towers, devices, cluster)
+            gradients = averages[::-1]
+            with tf.name_scope("finite"):
+                finite = tf.reduce_all([tf.reduce_all(tf.is_finite(gradient)) for gradient in gradients])
+            with tf.name_scope(None):  # Snapshots have the slots by their published names, without a scope or "cond/".
+                self.adam._create_slots(variables)
+            averaged = list(zip(gradients, variables))
+            update = tf.cond(finite, lambda: self._apply(averaged), tf.no_op)
+            return loss, update, 1 - tf.cast(finite, tf.float32)
 
     def _apply(self, gradients_and_variables):
         """Return the update operation: weight decay of the kernels, then the step of the optimizer."""
@@ -72,7 +74,7 @@ class Optimizer:
         """Return (loss, gradients, variables), averaged over the parts, which are computed one after the other."""
         total = []
         for part in parts:
-            with tf.control_dependencies(total):
+            with tf.control_dependencies(total), tf.name_scope("loss/"):
                 loss = tower_loss(*map(tf.identity, part))
             gradients, variables = zip(*self.adam.compute_gradients(loss))
             values = [loss, *gradients]
