@@ -18,7 +18,6 @@ import dnnlib
 import network
 from dnnlib import tflib
 from dnnlib.tflib import tf
-from inference import onnx_file
 from mri.model import Model
 
 SERVE = """
@@ -38,14 +37,27 @@ for path in sys.argv[3:]:
 """
 
 
-@pytest.fixture(scope="module")
-def snapshot(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("rgb") / "network.pickle")
+def write_network(folder, channels):
+    """Write the snapshot of a network with random weights and biases; return its path."""
+    path = str(folder / "network.pickle")
     with tf.Graph().as_default(), tflib.create_session() as session:
-        net = network.create_autoencoder()
+        net = network.create_autoencoder(channels=channels)
         session.run(tf.global_variables_initializer())
+        rng = np.random.default_rng(0)
+        biased = {k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in net.get_values().items()}
+        net.set_values(biased, "random biases")
         tflib.save_snapshot(net, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    return write_network(tmp_path_factory.mktemp("rgb"), channels=3)
+
+
+@pytest.fixture(scope="module")
+def grey_snapshot(tmp_path_factory):
+    return write_network(tmp_path_factory.mktemp("grey"), channels=1)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +77,9 @@ def run_network(load, path, images):
         return [net.run(x) for x in images]
 
 
+load_images = functools.partial(network.load_autoencoder, portable=True)
+
+
 def load_mri(path):
     model = Model(None)
     model.load(path)
@@ -74,7 +89,7 @@ def load_mri(path):
 @pytest.mark.parametrize(
     "main,load,shapes",
     [
-        (config.main, functools.partial(network.load_autoencoder, portable=True), [(2, 3, 50, 70), (1, 3, 64, 33)]),
+        (config.main, load_images, [(2, 3, 50, 70), (1, 3, 64, 33)]),
         (config_mri.main, load_mri, [(2, 255, 255)]),
     ],
 )
@@ -105,40 +120,32 @@ def test_saved_model(request, tmp_path, monkeypatch, capfd, main, load, shapes):
 
 
 @pytest.mark.parametrize(
-    "main,load,shapes",
+    "kind,main,load,shapes",
     [
-        (config.main, functools.partial(network.load_autoencoder, portable=True), [(1, 3, 1, 7), (2, 3, 50, 70)]),
-        (config_mri.main, load_mri, [(2, 255, 255), (1, 255, 255)]),
+        ("snapshot", config.main, load_images, [(1, 3, 1, 7), (2, 3, 50, 70)]),
+        ("grey_snapshot", config.main, load_images, [(1, 1, 33, 20), (3, 1, 64, 32)]),
+        ("mri_snapshot", config_mri.main, load_mri, [(2, 255, 255), (1, 255, 255)]),
     ],
 )
-def test_onnx(request, tmp_path, monkeypatch, capsys, main, load, shapes):
+def test_onnx(request, tmp_path, monkeypatch, capsys, kind, main, load, shapes):
     monkeypatch.chdir(tmp_path)
-    path = request.getfixturevalue("mri_snapshot" if main == config_mri.main else "snapshot")
+    path = request.getfixturevalue(kind)
     main(["export", "--network-snapshot", path, "--out", "new/denoiser.onnx"])
     assert capsys.readouterr().out == f"Exported {path} to new/denoiser.onnx.\n"
-    check_onnx("new/denoiser.onnx", shapes, lambda images: run_network(load, path, images))
+    check_onnx("new/denoiser.onnx", shapes, run_network(load, path, random_images(shapes)))
 
 
-def test_onnx_one_channel(tmp_path):
-    path = str(tmp_path / "grey.onnx")
-    with tf.Graph().as_default(), tflib.create_session() as session:
-        net = network.create_autoencoder(channels=1)
-        session.run(tf.global_variables_initializer())
-        rng = np.random.default_rng(2)
-        biased = {k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in net.get_values().items()}
-        net.set_values(biased, "random biases")
-        onnx_file.write(net, path)
-        check_onnx(path, [(1, 1, 33, 20), (3, 1, 64, 32)], lambda images: [net.run(x) for x in images])
+def random_images(shapes):
+    return [np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes]
 
 
-def check_onnx(path, shapes, run):
-    """Compare an ONNX file with the network on random images; check what the file says about itself."""
+def check_onnx(path, shapes, outputs):
+    """Compare an ONNX file with the network's outputs for random images; check what the file says about itself."""
     session = onnxruntime.InferenceSession(path)
     assert session.get_modelmeta().custom_metadata_map == {"black": "-0.5", "white": "0.5"}
     (x,), (y,) = session.get_inputs(), session.get_outputs()
     assert (x.name, y.name) == ("image", "denoised") and x.shape == y.shape
-    images = [np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes]
-    for image, expected in zip(images, run(images)):
+    for image, expected in zip(random_images(shapes), outputs):
         (found,) = session.run(None, {"image": image})
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert np.ptp(expected) > 0.1
