@@ -1,3 +1,5 @@
+"""Tests of `dataset_tool_mri.py`: volumes to slices, slices to pickles."""
+
 import contextlib
 import gzip
 import io
@@ -19,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def tool(*args, status=0, process=False):
-    """Runs the tool, perhaps as a process. Returns (stdout, stderr); it must end in `status`, without a traceback."""
+    """Run the tool, perhaps as a process; return (stdout, stderr). Fails unless the exit status is `status`."""
     args = list(map(str, args))
     if process:
         command = [sys.executable, os.path.join(ROOT, "dataset_tool_mri.py"), *args]
@@ -45,7 +47,7 @@ def genpkl(folder, *args, **kwargs):
 
 
 def write_volume(path, data, codes="RAS"):
-    """A NIfTI volume whose axes run towards the directions `codes`."""
+    """Write a NIfTI volume whose axes point towards `codes`, such as "RAS": right, anterior, superior."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     affine = np.eye(4)
     for i, (axis, sign) in enumerate(nibabel.orientations.axcodes2ornt(codes)):
@@ -54,7 +56,7 @@ def write_volume(path, data, codes="RAS"):
 
 
 def edited(folder, shape=None, affine=None):
-    """The bytes of a volume whose header says something else."""
+    """Return a NIfTI file as bytes, with another shape or affine in its header."""
     write_volume(folder / "edited" / "good.nii", np.ones((8, 8, 28), np.float32))
     data = bytearray((folder / "edited" / "good.nii").read_bytes())
     os.remove(folder / "edited" / "good.nii")
@@ -75,7 +77,7 @@ def numbers(folder):
 
 
 def test_published_form(tmp_path):
-    """Third axis as stored, slices 25..124, divided by the volume's maximum, centred; no dark slices."""
+    """Slices 25 to 124 along the third stored axis, divided by the volume's maximum, centred; without dark slices."""
     data = np.random.default_rng(0).integers(-50, 1000, (260, 101, 130), dtype=np.int16)
     data[:, :, 30] = 7  # 255 * 7 / 1000 < 2.
     data[:, :, 31] = 8
@@ -93,8 +95,8 @@ def test_published_form(tmp_path):
 
 @pytest.mark.parametrize("codes", ["RAS", "PSR", "LIP"])
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_planes_are_upright_however_stored(tmp_path, codes, plane):
-    """A corner at the right, front and top, in a volume stored in whatever way, is where a radiologist expects it."""
+def test_planes(tmp_path, codes, plane):
+    """A block at the right, front and top appears where radiologists expect it, however the axes are stored."""
     canonical = np.zeros((30, 40, 50), np.float32)
     canonical[20:, 28:, 35:] = 1
     to = nibabel.orientations.axcodes2ornt(codes)
@@ -115,7 +117,7 @@ def test_planes_are_upright_however_stored(tmp_path, codes, plane):
     np.testing.assert_array_equal(read(tmp_path / "png" / f"a_{first:03d}.png"), expected)
 
 
-def test_unusable_volumes_are_named_and_the_others_taken(tmp_path):
+def test_unusable_volumes(tmp_path):
     good = np.ones((8, 8, 28), np.float32)
     write_volume(tmp_path / "good.nii.gz", good)
     write_volume(tmp_path / "trailing.nii.gz", good[..., None])
@@ -162,7 +164,8 @@ def volumes_of(folder, *names, **kwargs):
     return {name: os.path.relpath(path, folder) for name, path in volumes.find_volumes(str(folder), **kwargs).items()}
 
 
-def test_volumes_that_share_a_name_get_their_folders_in_it(tmp_path):
+def test_shared_names(tmp_path):
+    """If files share a name, all names begin with their folders."""
     (tmp_path / "a" / "loop").mkdir(parents=True)
     (tmp_path / "a" / "loop" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
@@ -175,7 +178,7 @@ def test_volumes_that_share_a_name_get_their_folders_in_it(tmp_path):
     }
 
 
-def test_kinds_of_volumes_are_told_and_a_pattern_takes_one(tmp_path, capsys):
+def test_name_pattern(tmp_path, capsys):
     names = [f"sub-{s}/anat/sub-{s}_{kind}.nii.gz" for s in (1, 2, 3) for kind in ("T1w", "mask")]
     assert len(volumes_of(tmp_path, *names, "sub-1/anat/x.json", "x.tsv", "y.json")) == 6
     assert capsys.readouterr().out.splitlines() == [
@@ -191,7 +194,7 @@ def test_kinds_of_volumes_are_told_and_a_pattern_takes_one(tmp_path, capsys):
         volumes_of(tmp_path, pattern="*T1")
 
 
-def test_voxels_that_outshine_the_rest_and_missing_ones(tmp_path):
+def test_white_and_nan(tmp_path):
     data = np.random.default_rng(0).uniform(0, 100, (40, 40, 30)).astype(np.float32)
     data[:, :, :10] = np.nan
     data[0, 0, 27] = 300  # The brightest slice; the others are near black.
@@ -250,7 +253,7 @@ def pickled(folder):
     return [dataset_mri.load(str(folder / "pkl" / f"ixi_{part}.pkl")) for part in ("train", "valid")]
 
 
-def test_pickles_hold_the_slices_and_their_spectra(tmp_path):
+def test_pickles(tmp_path):
     write_slices(tmp_path, *(f"p{s}_{i:03d}" for s in range(7) for i in (25, 26, 1000)))
     out, _ = genpkl(tmp_path)
     assert out.splitlines() == ["ixi_train.pkl: 18 slices of 6 subjects", "ixi_valid.pkl: 3 slices of 1 subjects"]
@@ -279,7 +282,7 @@ def test_split_by_subject(tmp_path, option, expected):
 
 
 @pytest.mark.parametrize("option", ["0", "3", "sub-9", "x", "sub", "sub-1,", "sub-1,sub-2,sub-3"])
-def test_impossible_splits_name_the_option_and_write_nothing(tmp_path, option):
+def test_impossible_split(tmp_path, option):
     write_slices(tmp_path, *(f"x_sub-{s}_T1w_030" for s in (1, 2, 3)))
     _, err = genpkl(tmp_path, "--valid-subjects", option, status=1)
     assert "--valid-subjects" in err and not (tmp_path / "pkl").exists()
@@ -291,7 +294,8 @@ def test_published_lists():
     assert golden["train"] == dataset_tool_mri.IXI_TRAIN and golden["valid"] == dataset_tool_mri.IXI_VALID
 
 
-def test_part_of_ixi_takes_the_published_split_and_tells_what_is_missing(tmp_path):
+def test_part_of_ixi(tmp_path):
+    """Subjects of IXI keep their published sets; missing subjects and slices are named."""
     incomplete = [i for i in range(25, 125) if i != 77 and not 110 <= i < 120]
     for subject in ("IXI063-Guys-0742", "IXI064-Guys-0743", "IXI600-HH-0001"):
         write_slices(tmp_path, *(f"{subject}-T1_{i:03d}" for i in incomplete))
@@ -304,13 +308,14 @@ def test_part_of_ixi_takes_the_published_split_and_tells_what_is_missing(tmp_pat
     assert "left out: 1 subjects" in out and "IXI600-HH-0001" in out
 
 
-def test_ixi_subjects_of_one_list_only_are_split_all_the_same(tmp_path):
+def test_one_ixi_list(tmp_path):
+    """Subjects of the published training set alone are split as any others."""
     write_slices(tmp_path, *(f"{s}-T1_050" for s in dataset_tool_mri.IXI_TRAIN[:3]))
     out, _ = genpkl(tmp_path)
     assert "note: " in out and "ixi_valid.pkl: 1 slices of 1 subjects" in out
 
 
-def test_slices_that_are_none_are_named_and_the_others_taken(tmp_path):
+def test_unusable_slices(tmp_path):
     write_slices(tmp_path, "a_001", "a_002", "b_001")
     write_slices(tmp_path, "a_003", size=(255, 256))
     write_slices(tmp_path, "b_002", mode="RGB")
@@ -326,7 +331,7 @@ def test_slices_that_are_none_are_named_and_the_others_taken(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "one subject", "nothing readable"])
-def test_genpkl_errors_leave_the_old_pickles(tmp_path, case):
+def test_genpkl_errors(tmp_path, case):
     folder = tmp_path / "png"
     if case != "missing":
         folder.mkdir()

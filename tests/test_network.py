@@ -1,4 +1,4 @@
-"""The network against numbers that the published system computed (tests/golden/README.md)."""
+"""Tests of the networks and the optimizer, some against the published system's numbers (tests/golden/README.md)."""
 
 import concurrent.futures
 import os
@@ -28,7 +28,7 @@ def graph():
 
 
 def set_golden_weights(net, seed, weight, bias):
-    """Weights by the recipe of the golden files."""
+    """Set the weights by the recipe of the golden files."""
     rng, values = np.random.RandomState(seed), {}
     for layer in LAYERS:
         shape = net.vars[f"{layer}/{weight}"].shape.as_list()
@@ -49,7 +49,7 @@ def check_variables(arrays, names, norms, heads):
 
 
 @pytest.mark.parametrize("devices", [["/cpu:0"], ["/cpu:0", "/cpu:1"]])
-def test_rgb_output_and_three_adam_steps(graph, devices):
+def test_golden_rgb(graph, devices):
     z = golden("rgb_network")
     net = network.create_autoencoder()
     rate = tf.placeholder(tf.float32, [])
@@ -72,7 +72,7 @@ def test_rgb_output_and_three_adam_steps(graph, devices):
     check_variables(net.get_values(), z["names"], z["after_norm"], z["after_head"])
 
 
-def test_mri_output_and_three_adam_steps(graph):
+def test_golden_mri(graph):
     z = golden("mri_network")
     model = Model("fspec")
     mask, variables = z["mask"].astype(bool), model.network.vars
@@ -111,7 +111,8 @@ def test_mri_output_and_three_adam_steps(graph):
         np.testing.assert_allclose(values[name].ravel()[:1], head, rtol=0, atol=5e-4, err_msg=name)
 
 
-def test_an_update_that_is_not_finite_is_passed_over(graph):
+def test_skipped_update(graph):
+    """An update that is not finite changes no variable, Adam's moments and powers included."""
     net = network.create_autoencoder()
     x = tf.placeholder(tf.float32, [2, 3, 32, 32])
     optimizer = tflib.Optimizer(1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
@@ -124,7 +125,7 @@ def test_an_update_that_is_not_finite_is_passed_over(graph):
         np.testing.assert_array_equal(old, new)  # Adam's moments and powers as well.
 
 
-def test_too_many_skipped_updates_in_a_row_end_the_run():
+def test_too_many_skips():
     skipped = tflib.SkippedUpdates(most=2, in_a_row=1)
     for bad in (1, 0, 1, 1):
         skipped.count(7, bad, float("nan"), 0.1)
@@ -133,7 +134,7 @@ def test_too_many_skipped_updates_in_a_row_end_the_run():
 
 
 @pytest.mark.parametrize("height,width", [(1, 1), (7, 100), (33, 65), (64, 96)])
-def test_any_size_is_reflect_padded_and_cropped(graph, height, width):
+def test_any_size(graph, height, width):
     tf.set_random_seed(3)
     net = network.create_autoencoder()
     tf.get_default_session().run(tf.global_variables_initializer())
@@ -143,7 +144,7 @@ def test_any_size_is_reflect_padded_and_cropped(graph, height, width):
     np.testing.assert_allclose(net.run(x), expected, atol=1e-6)
 
 
-def test_a_network_works_in_threads_other_than_its_own(snapshot):
+def test_other_threads(snapshot):
     images = np.random.default_rng(0).uniform(-0.5, 0.5, [2, 3, 40, 50]).astype(np.float32)
     with tf.Graph().as_default(), tflib.create_session():
         net = network.load_autoencoder(snapshot)
@@ -152,7 +153,9 @@ def test_a_network_works_in_threads_other_than_its_own(snapshot):
     np.testing.assert_allclose(outputs, images, atol=1e-5)  # This network gives back its input.
 
 
-def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):
+def test_initial_weights(graph):
+    """Weights are normal as in He et al. 2015 and depend on the seed; biases are zero."""
+
     def initial(seed):
         with tf.Graph().as_default(), tflib.create_session() as session:
             tf.set_random_seed(seed)
@@ -171,7 +174,7 @@ def test_initial_weights_are_he_normal_and_a_function_of_the_seed(graph):
         assert value.std() == pytest.approx(gain / np.sqrt(9 * value.shape[2]), rel=5 / np.sqrt(2 * value.size))
 
 
-def test_a_network_follows_another_as_its_moving_average():
+def test_moving_average():
     with tf.Graph().as_default(), tflib.create_session() as session:
         net, average = network.create_autoencoder(), network.create_autoencoder(scope="moving_average")
         follow = average.follow(net, decay=0.75)
@@ -185,8 +188,8 @@ def test_a_network_follows_another_as_its_moving_average():
             np.testing.assert_allclose(value, start[name] + 1 - 0.75**2, atol=1e-6)
 
 
-def test_error_where_the_target_was_measured(graph):
-    """To a clean target it is the squared error; to undersampled ones it is that in the mean, and varies less."""
+def test_measured_error(graph):
+    """The squared error for clean targets; the same in the mean for undersampled ones, with a steadier gradient."""
     rng = np.random.default_rng(0)
     undersampling = dataset_mri.Undersampling(0.1, size=31)
     clean, output = (ndimage.gaussian_filter(rng.normal(size=[31, 31]), 2).astype(np.float32) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Training of the RGB network: the schedule, and whole runs."""
+"""Tests of training on images: the schedule, and whole runs."""
 
 import ast
 import os
@@ -27,7 +27,7 @@ def test_golden_learning_rates():
         assert learning_rate_at(iteration, count, part, base) == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 
-def test_ema_forgets_the_initial_weights():
+def test_ema_decay():
     assert np.prod([decay_at(i, 0.999) for i in range(100)]) < 1e-9
     assert decay_at(10**5, 0.999) == 0.999 and decay_at(10**5, 0) == 0
 
@@ -112,7 +112,7 @@ def values(run_dir):
     return tflib.load_snapshot(os.path.join(run_dir, "network_final.pickle")).variables
 
 
-def test_repeated_run_is_bitwise_equal(run):
+def test_repeated_run(run):
     done = subprocess.run(
         [sys.executable, "-m", "dnnlib.submission", run[0]], capture_output=True, text=True, timeout=300
     )
@@ -149,7 +149,7 @@ def test_every_noise(train, photos, noise):
 
 
 @pytest.mark.usefixtures("small_network")
-def test_noisy_shots_with_references(train, noisy_shots, shots_file):
+def test_noisy_shots(train, noisy_shots, shots_file):
     words = ["--noise", "none", "--train-tfrecords", shots_file]
     run_dir = train(*words, "--validation-dir", noisy_shots / "a", "--reference-dir", noisy_shots / "clean")
     log = open(f"{run_dir}/log.txt").read()
@@ -160,7 +160,8 @@ def test_noisy_shots_with_references(train, noisy_shots, shots_file):
     assert {"network_final.pickle", "network_best.pickle", "img_4_y.png"} | previews <= names
 
 
-def test_a_run_starts_from_a_network_and_saves_its_average(train, photos, snapshot):
+def test_load_network(train, photos, snapshot):
+    """A run starts from the named network and saves the EMA of its weights."""
     words = ["--load-network", snapshot, "--moving-average", 0.999, "--learning-rate", 0.1]
     run_dir = train("--validation-dir", photos, *words, "--iterations", 2)
     log = open(f"{run_dir}/log.txt").read()
@@ -227,7 +228,7 @@ def test_deleted_run_directory(train, photos, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("small_network")
-def test_a_run_that_diverges_ends(train, photos):
+def test_divergence(train, photos):
     with pytest.raises(SystemExit):
         words = ["--learning-rate", 1e30, "--iterations", 20, "--eval-interval", 20, "--max-bad-updates", 1]
         train("--validation-dir", photos, *words)

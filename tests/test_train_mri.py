@@ -1,4 +1,4 @@
-"""Training of the MRI network: the schedule, and a whole run."""
+"""Tests of training on MRI slices: the schedule, and a whole run."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def test_golden_schedule():
         ([20, "--rampup-epochs=0"], (0, 30)),
     ],
 )
-def test_default_ramps_are_shortened_to_fit(tmp_path, monkeypatch, capsys, options, expected):
+def test_short_ramps(tmp_path, monkeypatch, capsys, options, expected):
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(dnnlib.UserError):  # The settings are printed before the data are found missing.
         config_mri.main(["--dry-run", "--num-epochs", *map(str, options)])
@@ -47,7 +47,7 @@ def test_default_ramps_are_shortened_to_fit(tmp_path, monkeypatch, capsys, optio
     assert (int(lines["up"]), int(lines["down"])) == expected
 
 
-def test_ramps_scale_with_their_length():
+def test_ramp_length():
     assert ramps(8, 60, 20, 30) == pytest.approx((np.exp(-5 * 0.6**2), 1))
     for length in (1, 4, 20, 60):
         up, down = ramps(0, 100, length, length)[0], ramps(100, 100, length, length)[1]
@@ -144,7 +144,8 @@ def two_layers(x, dtype):
     return x[..., 0]
 
 
-def test_devices_and_microbatches_equal_one_pass():
+def test_devices_and_parts():
+    """Two devices and two microbatches give the gradients of one pass."""
     results = []
     for devices, parts in ((["/cpu:0"], 1), (["/cpu:0", "/cpu:1"], 1), (["/cpu:0"], 2)):
         with tf.Graph().as_default(), tflib.create_session(num_cpu_devices=2) as session:

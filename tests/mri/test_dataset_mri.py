@@ -1,3 +1,5 @@
+"""Tests of MRI data: elements, their order, minibatches, and files that are refused."""
+
 import os
 import pickle
 
@@ -29,7 +31,8 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
-def test_elements_depend_on_seed_epoch_and_position_alone(data):
+def test_pure_elements(data):
+    """An element depends on seed, epoch and position, and on no element made before it."""
     first = dataset_mri.training_element(data, N2N, 7, 3, 2)
     for epoch, position in [(0, 0), (3, 1), (4, 2)]:  # Other elements made in between leave no trace.
         assert not same(first, dataset_mri.training_element(data, N2N, 7, epoch, position))
@@ -37,18 +40,19 @@ def test_elements_depend_on_seed_epoch_and_position_alone(data):
     assert not same(first, dataset_mri.training_element(data, N2N, 8, 3, 2))
 
 
-def test_elements_have_the_documented_types(data):
+def test_element_types(data):
     for element in [dataset_mri.training_element(data, N2N, 1, 0, 0), dataset_mri.validation_element(data, N2N, 1, 0)]:
         assert [x.dtype for x in element] == [np.float32, np.float32, np.bool_, np.complex64, np.float32]
         assert {x.shape for x in element} == {(255, 255)}
 
 
 def shown_slice(data, element):
-    """The slice whose clean image the element's target is."""
+    """Return [index] of the slice that equals the target; [] if the target was translated or is not clean."""
     return [i for i in range(len(data)) if np.array_equal(element.target, data.image(i))]
 
 
-def test_every_slice_once_per_epoch_in_another_order(data):
+def test_epoch_order(data):
+    """Each epoch has every slice once; orders differ."""
     orders = [
         [shown_slice(data, dataset_mri.training_element(data, CLEAN, 1, epoch, i))[0] for i in range(5)]
         for epoch in range(3)
@@ -57,7 +61,8 @@ def test_every_slice_once_per_epoch_in_another_order(data):
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_slices_repeat_beyond_an_epoch_with_other_corruptions(data):
+def test_repeated_slices(data):
+    """An epoch longer than the data repeats slices, with other masks."""
     once, again = (dataset_mri.training_element(data, CLEAN, 1, 0, i) for i in (1, 6))
     np.testing.assert_array_equal(once.target, again.target)
     assert not np.array_equal(once.mask, again.mask)
@@ -70,7 +75,8 @@ def test_minibatches_per_epoch(num_images, minibatch_size, expected):
     assert dataset_mri.minibatches_per_epoch(num_images, minibatch_size) == expected
 
 
-def test_known_values_are_the_clean_spectrum_of_the_moved_image_where_kept(data):
+def test_known_frequencies(data):
+    """`known` is the spectrum of the translated clean image, where the mask keeps it."""
     settings = Settings(Undersampling(), corrupt_targets=False)
     element = dataset_mri.training_element(data, settings, 1, 0, 0)
     assert not shown_slice(data, element)  # It was moved.
@@ -82,7 +88,7 @@ def test_known_values_are_the_clean_spectrum_of_the_moved_image_where_kept(data)
     assert same([element.input, element.mask, element.known], [noisy.input, noisy.mask, noisy.known])
 
 
-def test_translation_is_cyclic_within_its_limit_in_both_axes(data):
+def test_translation(data):
     settings = Settings(Undersampling(), corrupt_targets=False, augment_translation=2)
     shifts = set()
     for position in range(60):
@@ -95,7 +101,7 @@ def test_translation_is_cyclic_within_its_limit_in_both_axes(data):
     assert {dy for dy, _ in shifts} == {dx for _, dx in shifts} == {-2, -1, 0, 1, 2}
 
 
-def test_noise2noise_target_is_an_independent_undersampling(data):
+def test_noisy_target(data):
     element = dataset_mri.training_element(data, STILL, 1, 0, 0)
     probability = STILL.undersampling.probability
     target_mask = np.abs(kspace.fft2c(element.target)) > 1e-2  # Dropped frequencies are zero up to rounding.
@@ -104,7 +110,8 @@ def test_noise2noise_target_is_an_independent_undersampling(data):
     assert both == pytest.approx(np.square(probability).mean(), rel=0.1)
 
 
-def test_weights_are_those_of_the_target_s_spectrum(data):
+def test_weights(data):
+    """The target's spectrum is the clean spectrum times `weight`."""
     for settings in (STILL, CLEAN):
         element = dataset_mri.training_element(data, settings, 1, 0, 0)
         clean = data.spectra[dataset_mri._order(5, 1, 0)[0]]
@@ -113,7 +120,8 @@ def test_weights_are_those_of_the_target_s_spectrum(data):
         assert (element.weight == 0).any() == settings.corrupt_targets
 
 
-def test_validation_elements_are_fixed_clean_and_unmoved(data):
+def test_validation_elements(data):
+    """Targets are the clean slices in order; the masks are fixed, and are not those of training."""
     elements = [dataset_mri.validation_element(data, N2N, 1, i) for i in range(5)]
     assert [shown_slice(data, e) for e in elements] == [[0], [1], [2], [3], [4]]
     assert same(elements[3], dataset_mri.validation_element(data, N2N, 1, 3))
@@ -127,7 +135,7 @@ def test_impossible_probability(p_at_edge):
         Undersampling(p_at_edge)
 
 
-def test_load_reads_what_was_written(tmp_path, data, capsys):
+def test_load(tmp_path, data, capsys):
     path = str(tmp_path / "x.pkl")
     safe_pickle.dump(path, (data.images, data.spectra))
     loaded = dataset_mri.load(path)
@@ -160,7 +168,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_other_files_are_named_in_one_line(tmp_path, monkeypatch, case):
+def test_load_other_files(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(MALFORMED[case]))
     with pytest.raises(UserError, match=r"^x\.pkl: [^\n]+$"):
@@ -169,7 +177,8 @@ def test_other_files_are_named_in_one_line(tmp_path, monkeypatch, case):
 
 
 @pytest.mark.parametrize("count,minibatch_size", [(5, 2), (3, 4)])
-def test_minibatches_are_the_elements_in_order_also_when_resumed(count, minibatch_size):
+def test_minibatches(count, minibatch_size):
+    """Minibatches hold the elements in order; those of a resumed run are the same."""
     from dnnlib.tflib import tf
 
     data = make_data(count)

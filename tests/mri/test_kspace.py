@@ -1,3 +1,5 @@
+"""Tests of k-space against NumPy, and against the published system's numbers (tests/golden/README.md)."""
+
 import os
 
 import numpy as np
@@ -9,34 +11,34 @@ from mri import kspace
 GOLDEN = np.load(os.path.join(GOLDEN_DIR, "mri_data.npz"))
 
 
-def test_spectrum_is_the_original_s():
+def test_golden_spectrum():
     expected = GOLDEN["spectrum"]
     np.testing.assert_allclose(kspace.fft2c(GOLDEN["image"]), expected, atol=1e-6 * np.abs(expected).max())
     np.testing.assert_allclose(kspace.ifft2c(expected), GOLDEN["image"], atol=1e-6)
 
 
-def test_shifts_of_odd_sizes_are_the_original_s():
+def test_golden_shifts():
     x = GOLDEN["fftshift_in"]
     np.testing.assert_array_equal(kspace.fftshift(x), GOLDEN["fftshift"])
     np.testing.assert_array_equal(kspace.ifftshift(x), GOLDEN["ifftshift"])
     np.testing.assert_array_equal(kspace.ifftshift(kspace.fftshift(x)), x)
 
 
-def test_keep_probability_is_the_original_s():
+def test_golden_probability():
     probability = kspace.keep_probability(255, 0.025)
     np.testing.assert_allclose(probability, GOLDEN["keep_probability"], atol=1e-6)
     assert probability.mean() == pytest.approx(0.10477, abs=5e-6)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8])
-def test_undersampled_image_is_the_original_s(dtype):
+def test_golden_undersampling(dtype):
     mask = GOLDEN["mask0"].astype(dtype)
     image = kspace.undersample(GOLDEN["spectrum"], mask, GOLDEN["keep_probability"])
     assert image.dtype == np.float32
     np.testing.assert_allclose(image, GOLDEN["corrupted0"], atol=1e-5)
 
 
-def test_undersampling_is_the_plain_inverse_fft():
+def test_undersampling():
     rng = np.random.default_rng(1)
     spectra = kspace.fft2c(rng.random((3, 31, 31), dtype=np.float32) - 0.5)
     probability = kspace.keep_probability(31, 0.1)
@@ -46,13 +48,13 @@ def test_undersampling_is_the_plain_inverse_fft():
     np.testing.assert_allclose(kspace.undersample(spectra, mask, probability), plain.real, atol=1e-5)
 
 
-def test_translation_of_the_original():
+def test_golden_translation():
     image, _ = kspace.translate(GOLDEN["image"], GOLDEN["spectrum"], 31, 20)
     np.testing.assert_array_equal(image, GOLDEN["aug0_img"])
 
 
 @pytest.mark.parametrize("dy,dx", [(0, 0), (1, 0), (0, -64), (64, 13), (-5, 250)])
-def test_translated_spectrum_is_that_of_the_translated_image(dy, dx):
+def test_translation(dy, dx):
     image, spectrum = kspace.translate(GOLDEN["image"], GOLDEN["spectrum"], dy, dx)
     assert spectrum.dtype == np.complex64
     expected = kspace.fft2c(np.roll(GOLDEN["image"], (dy, dx), (0, 1)))
@@ -60,7 +62,7 @@ def test_translated_spectrum_is_that_of_the_translated_image(dy, dx):
     np.testing.assert_allclose(kspace.ifft2c(spectrum), image, atol=1e-5)
 
 
-def test_masks_are_symmetric_and_keep_with_the_probability():
+def test_masks():
     size, draws = 31, 4000
     rng = np.random.default_rng(2)
     probability = kspace.keep_probability(size, 0.025)
@@ -72,7 +74,8 @@ def test_masks_are_symmetric_and_keep_with_the_probability():
     assert (np.abs(masks.mean(axis=0) - probability) <= 5 * deviation).all()
 
 
-def test_mean_of_undersampled_images_is_the_image():
+def test_unbiased_image():
+    """The mean of undersampled images is the image."""
     rng = np.random.default_rng(3)
     image = rng.random((15, 15), dtype=np.float32) - 0.5
     spectrum, probability = kspace.fft2c(image), kspace.keep_probability(15, 0.2)

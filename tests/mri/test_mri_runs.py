@@ -1,7 +1,7 @@
-"""Whole MRI runs against the same runs in NumPy: which settings and data reach the optimizer, the files and the curves.
+"""Whole MRI runs against the same runs in NumPy. They show which settings and data reach the optimizer and the files.
 
-The network is w x^2 + b g |x| with a fixed image g, which is small enough for that. Its output has frequencies that
-the input lacks, and a translated input changes more than the place of its output.
+The network is w x^2 + b g |x| with a fixed image g: small enough for NumPy. Its output has frequencies that the input
+lacks, and translating the input does not merely translate the output.
 """
 
 import os
@@ -85,7 +85,7 @@ def tiny(x, dtype):
 
 
 def start_of(settings):
-    """The initial (w, b)."""
+    """Return the initial (w, b)."""
     if settings.load_network:
         values = safe_pickle.load(settings.load_network)
     else:
@@ -98,7 +98,7 @@ def start_of(settings):
 
 
 def outputs(parameters, elements, settings):
-    """(spectra of the output after the post-operation, their derivatives by w and b), and the output before it."""
+    """Return (spectra after the post-operation, their derivatives by w and b, images before the post-operation)."""
     x, mask, known = (np.stack([getattr(e, field) for e in elements]) for field in ("input", "mask", "known"))
     derivatives = np.stack([x**2, GAIN * np.abs(x)])
     output = np.tensordot(parameters, derivatives, 1)
@@ -109,7 +109,7 @@ def outputs(parameters, elements, settings):
 
 
 def loss_and_gradient(parameters, elements, settings):
-    """The loss by Parseval's theorem, as a sum over frequencies."""
+    """Return the loss, as a sum over frequencies (Parseval), and its gradient."""
     spectrum, by, _ = outputs(parameters, elements, settings)
     target, weight = (np.stack([getattr(e, field) for e in elements]) for field in ("target", "weight"))
     weight = weight if settings.loss == "measured" else np.ones_like(weight)
@@ -124,7 +124,7 @@ def psnr(a, b):
 
 
 def decibels(parameters, data, settings, how):
-    """[n, 3]: PSNR of each slice of the input, of the output, of the output clamped; and the first slice's pictures."""
+    """Return [n, 3], each slice's PSNR of input, output and clamped output; and the pictures of the first slice."""
     elements = [dataset_mri.validation_element(data, how, settings.seed, i) for i in range(len(data))]
     spectrum, _, output = outputs(parameters, elements, settings)
     restored = np.fft.ifft2(np.fft.ifftshift(spectrum, axes=(-2, -1))).real
@@ -136,7 +136,7 @@ def decibels(parameters, data, settings, how):
 
 
 def train_in_numpy(settings, train_data, valid_data):
-    """The run, with Adam (Kingma & Ba 2015). Yields after each epoch what it should leave."""
+    """Train with Adam (Kingma & Ba 2015); yield after each epoch what the run should leave."""
     undersampling = dataset_mri.Undersampling(settings.p_at_edge)
     how = dataset_mri.Settings(undersampling, settings.corrupt_targets, settings.augment_translation)
     parameters, m, v = start_of(settings), np.zeros(2), np.zeros(2)
@@ -199,7 +199,7 @@ def check_examples(run_dir, epochs):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_is_the_same_in_numpy(tmp_path, monkeypatch, capsys, case):
+def test_run_in_numpy(tmp_path, monkeypatch, capsys, case):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(network, "autoencoder_mri", tiny)
     monkeypatch.setattr(model, "MINIBATCH", 2)

@@ -20,7 +20,7 @@ LOW, HIGH = 20.0, 120.0
 
 
 def half(x, dtype):
-    """A network that returns half of its input and adds 0.1."""
+    """Build a network w x + b, w 0.5 and b 0.1 in these tests."""
     w = tf.get_variable("conv/W", [1], initializer=tf.zeros_initializer())
     return w * x + tf.get_variable("conv/b", [1], initializer=tf.zeros_initializer())
 
@@ -49,7 +49,7 @@ def reconstruct(tmp_path, monkeypatch):
 
 
 def expected_slices(spectra, masks, post_op):
-    """The result in NumPy, on the scale of the images."""
+    """Return what NumPy makes of the spectra, on the scale of the images."""
     scaled = spectra / (HIGH - LOW)
     scaled[:, 127, 127] -= 255**2 * (LOW / (HIGH - LOW) + 0.5)
     weighted = scaled / kspace.keep_probability(255, 0.025)
