@@ -21,7 +21,6 @@ from corruption import LOSSES, NOISE_MODELS
 from dnnlib import EasyDict, launch
 from dnnlib.options import (
     decay,
-    finite_number,
     flag,
     memory_size,
     multiple_of,
@@ -30,9 +29,11 @@ from dnnlib.options import (
     path,
     positive_int,
     positive_number,
+    range_end,
     seed,
 )
 from dnnlib.settings import REQUIRED, Command, Program, Setting
+from imaging import scale
 
 DESC = "autoencoder"  # Run directories are NNNNN-<this><--desc>-<N>gpu-L-<n2n or n2c>; L: local, S: SLURM.
 # The networks of colour and of greyscale images where --network-snapshot names none, in the program's folder.
@@ -136,10 +137,17 @@ _ENSEMBLE = Setting("ensemble", False, "Mean over the 8 turns and mirrors of eac
 _NOISE_SEED = Setting("seed", 1000, "Seed of the noise.", seed, metavar="N")
 _CORRUPTED = [Setting("noise", "gaussian", "Noise model.", choices=_ADDED), *corruption.all_settings(), _NOISE_SEED]
 
+_RANGE = Setting(
+    "sample_range", None, "Samples that are black and white, such as 0 4095 for 12 bits in 16; auto: the 0.1 and 99.9 "
+    "% points. Samples beyond are not clipped. Default: as the network was trained, or the range of the type, 0 1 in "
+    "floating point.", range_end, nargs="+", metavar=("LOW", "HIGH"), option="--range", aliases=("--float-range",),
+)  # fmt: skip
+
 VALIDATE = {
     "data": [
         Setting("dataset_dir", "kodak", f"Images: {_SETS}.", path, metavar="DIR"),
         Setting("reference_dir", None, _CLEAN, path, metavar="DIR"),
+        _RANGE,
         _SNAPSHOT,
         _ENSEMBLE,
         Setting("save_images", True, "Write img_0_val_<index>_noisy.png, _pred.png, _orig.png of every image.", flag),
@@ -157,9 +165,7 @@ INFER = {
                 "end, a folder.", path, metavar="FILE|DIR"),
         Setting("compare", None, "Also write a picture: noisy, denoised, and 4 times what was removed, about mid-grey.",
                 path, metavar="FILE|DIR"),
-        Setting("sample_range", None, "Samples that are black and white, such as 0 4095 for 12 bits in 16. Samples "
-                "beyond are not clipped. Default: 0 1 in floating point, else the range of the type.", finite_number,
-                nargs=2, metavar=("LOW", "HIGH"), option="--range", aliases=("--float-range",)),
+        _RANGE,
         Setting("noise_level", None, "Print each image's estimated noise, its sigma on 0..255.", choices=("auto",)),
     ],
     "network": [
@@ -241,6 +247,7 @@ def validate(args, given):
     """Submit a validation run."""
     settings = _with_noise(PROGRAM.commands["validate"].for_run(args), given)
     settings.update(_networks(args), dataset_dir=validation_folder(args.dataset_dir))
+    settings.sample_range = scale.parse_range(args.sample_range)
     needs = {settings.network_snapshot: ""} | _needs_of_validation(settings, "--dataset-dir", settings.dataset_dir)
     if args.noise == "none" and not args.reference_dir:
         raise dnnlib.UserError("--noise none: name images to compare with by --reference-dir")
@@ -249,11 +256,9 @@ def validate(args, given):
 
 def infer_image(args, given):
     """Denoise images as they are."""
-    black, white = args.sample_range or (0, 1)
-    if black >= white:
-        raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
     names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
     settings = EasyDict({name: args[name] for name in (*names, "ensemble")}, **_networks(args))
+    settings.sample_range = scale.parse_range(args.sample_range)
     settings.mean_stays = NOISE_MODELS[args.noise].mean_stays
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     launch.call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))

@@ -16,6 +16,7 @@ import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from imaging import images
+from imaging.scale import EIGHT_BITS
 from records.tfrecords import ImageRecords
 
 # First number of the seeds of generators, one per purpose: NumPy seeds (a, b) and (a, b, 0) alike.
@@ -42,7 +43,7 @@ class TrainingData:
         self.records = ImageRecords(tfrecords)
         self.records.check()
         self.crop_size, self.seed, self.shots, self.turned = crop_size, seed, 2 if pairs else 1, turned
-        self.channels = channels
+        self.channels, self.scale = channels, self.records.scale()
         if self.records.shape(0)[0] < channels:
             raise dnnlib.UserError(f"{tfrecords}: holds greyscale images; train on them with --channels 1")
         self.scenes = self.records.scenes()
@@ -58,7 +59,7 @@ class TrainingData:
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)  # This epoch and the next.
 
     def element(self, n):
-        """Return element n of the sequence: (crops uint8 [shots, C, size, size], noise seeds int64 [2, 2]).
+        """Return element n of the sequence: (crops [shots, C, size, size], noise seeds int64 [2, 2]).
 
         The crops are one crop of an image, or the same crop of two different shots in random order.
         """
@@ -76,9 +77,10 @@ class TrainingData:
         return crops, rng.integers(np.iinfo(np.int64).max, size=[2, 2])
 
     def describe(self):
-        """Describe the amount of data, for the log."""
-        count = len(self.records)
-        return f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
+        """Describe the data, for the log."""
+        count, samples = len(self.records), "" if self.scale == EIGHT_BITS else f", {self.scale},"
+        what = f"{count} noisy shots of {len(self.scenes)} scenes" if self.shots > 1 else f"{count} images"
+        return what + samples
 
     def checksum(self):
         """Return a checksum of the records, from their stored checksums; it is the same for copies of the file."""
@@ -98,10 +100,7 @@ class TrainingData:
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.scenes))
 
     def _crop(self, records, rng):
-        """Return the same random crop of images of one size, uint8 [n, C, size, size]; small images are enlarged.
-
-        Enlarging is bicubic on bytes, which clips overshoot: Poisson noise is undefined below black.
-        """
+        """Return the same random crop of images of one size, samples [n, C, size, size]; small images are enlarged."""
         _, height, width = self.records.shape(records[0])
         side = min(self.crop_size, height, width)
         y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -120,8 +119,14 @@ def turn(x, k):
 
 
 def _enlarge(crop, size):
-    image = images.to_pillow(crop).resize([size, size], Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1)
+    """Enlarge samples [C, side, side] bicubically, with overshoot clipped: Poisson noise is undefined below black."""
+    if crop.dtype == np.uint8:
+        image = images.to_pillow(crop).resize([size, size], Image.Resampling.BICUBIC)
+        return np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1)
+    planes = (Image.fromarray(plane.astype(np.float32)) for plane in crop)
+    large = np.stack([np.asarray(plane.resize([size, size], Image.Resampling.BICUBIC)) for plane in planes])
+    large = large.clip(crop.min(), crop.max())
+    return (large if crop.dtype.kind == "f" else np.rint(large)).astype(crop.dtype)
 
 
 def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shard=(0, 1)):
@@ -143,9 +148,9 @@ def minibatches(data, corruption, noise2noise, minibatch_size, start, stop, shar
     shape = [data.shots, data.channels, data.crop_size, data.crop_size]
 
     def load(n):
-        crops, seeds = tf.numpy_function(data.element, [n], [tf.uint8, tf.int64], stateful=False)
+        crops, seeds = tf.numpy_function(data.element, [n], [data.scale.dtype, tf.int64], stateful=False)
         crops, seeds = tf.ensure_shape(crops, shape), tf.ensure_shape(seeds, [2, 2])
-        shots = tf.unstack(tf.cast(crops, tf.float32) / 255 - 0.5)
+        shots = tf.unstack((tf.cast(crops, tf.float32) - data.scale.black) / data.scale.peak - 0.5)
         noisy, target, weight, clean = corruption.pair_for_training(shots, seeds)
         if not noise2noise:
             target, weight = clean, tf.ones([1, 1, 1])

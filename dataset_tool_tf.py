@@ -10,33 +10,34 @@ folders, or one folder per scene with two or more shots:
     python dataset_tool_tf.py --pairs shots/a shots/b --out datasets/shots.tfrecords
     python dataset_tool_tf.py --bursts shots --out datasets/shots.tfrecords
 
+A stack of frames (TIFF, or a NumPy array [T, H, W] or [T, H, W, C] in .npy or .npz) needs --frames: with "scenes" every
+page is an image, with "shots" the pages of a file are the noisy shots of one scene. --input-dir may name the file:
+
+    python dataset_tool_tf.py --input-dir series.tif --frames shots --channels 1 --out datasets/series.tfrecords
+
 The tool prints "<number of the record> <file>" for each image, then statistics. Images keep their size and are
-converted to 8-bit RGB, or with --channels 1 to 8-bit greyscale (ITU-R 601). Files that cannot be decoded are listed
-and skipped, and so are files that 8 bits cannot keep: floating-point or signed samples, stacks of pages, channels other
-than RGB and alpha. The shots of a scene must be aligned: the tool estimates and reports shifts, but does not correct
-them.
+converted to RGB, or with --channels 1 to greyscale (ITU-R 601). If all files have 16 bits, or floating-point samples,
+these are kept, and --range says which are black and white; otherwise images become 8-bit. Files that cannot be decoded
+or kept are listed and skipped. The shots of a scene must be aligned: the tool estimates and reports shifts, and --align
+takes out whole pixels.
 """
 
 import collections
-import concurrent.futures
-import functools
 import itertools
-import os
 import sys
 
 import numpy as np
 from tqdm import tqdm
 
 import dnnlib
-from dnnlib.options import ArgumentParser, one_of, positive_int, seed
-from imaging import images, rgb_files
-from records import dead_leaves, shots, tfrecords
+from dnnlib.options import ArgumentParser, choice, one_of, positive_int, range_end, seed
+from imaging import images, rgb_files, scale
+from records import dead_leaves, frames, shots, tfrecords
+from records.decoding import decode_ahead
+from records.scenes import SHIFTED, convert_scenes
 
 _SHUFFLE_SEED = 0x1234F00D
-_MAX_PIXELS = 32 << 20  # Limit of pixels decoded ahead, about 16 bytes each. A larger image is decoded alone.
-_MAX_FILES = 256  # Limit of files decoded ahead.
 _LARGE = 256  # Pixels: training takes crops of 256x256 and enlarges smaller images.
-_SHIFTED = 0.5  # Pixels: shots with a larger shift are reported.
 _SIZES = (16, 4096)  # Sides of dead leaves in pixels; rendering needs about 200 bytes of memory per pixel.
 
 
@@ -56,7 +57,7 @@ class Statistics:
 
     def shifted(self):
         """Return the number of shots that are shifted from the first of their scene."""
-        return sum(shift is not None and shift >= _SHIFTED for shift in self.shifts)
+        return sum(shift is not None and shift >= SHIFTED for shift in self.shifts)
 
     def __str__(self):
         small = self.formats.total() - self.large
@@ -72,7 +73,7 @@ class Statistics:
             lines += [f"  Scenes: {self.scenes}"]
             if self.left_out:
                 lines += [f"  Left out: {self.left_out} shots"]
-            lines += [f"  Shifted by {_SHIFTED} pixels or more: {self.shifted()} shots"]
+            lines += [f"  Shifted by {SHIFTED} pixels or more: {self.shifted()} shots"]
             lines += [f"  Too flat, noisy or small to tell: {self.shifts.count(None)} shots"]
         return "\n".join(lines)
 
@@ -84,25 +85,26 @@ def main():
         _verify(args.verify)
         return
     dnnlib.util.check_output(args.out)
-    statistics, read = Statistics(), functools.partial(rgb_files.read, channels=args.channels)
-    if args.pairs or args.bursts:
-        scenes = shots.find_pairs(*args.pairs) if args.pairs else shots.find_bursts(args.bursts)
-        tfrecords.write_shots(args.out, _convert_scenes(scenes, statistics, read))
-    elif args.dead_leaves:
+    statistics, sample_range = Statistics(), scale.parse_range(args.range)
+    if args.dead_leaves:
         size = args.size or dead_leaves.SIZE
         tfrecords.write_images(args.out, _render(args.dead_leaves, args.seed or 0, size, args.channels, statistics))
+    elif scenes := _find_scenes(args):
+        chosen, read = frames.choose_scale([*itertools.chain(*scenes)], args.channels, sample_range)
+        tfrecords.write_shots(args.out, convert_scenes(scenes, statistics, read, args.align), chosen)
     else:
-        paths = _list_shuffled(args.input_dir)
-        tfrecords.write_images(args.out, _convert(args.input_dir, paths, statistics, read))
+        found = _find_images(args)
+        chosen, read = frames.choose_scale(found, args.channels, sample_range)
+        tfrecords.write_images(args.out, _convert(args.input_dir, found, statistics, read), chosen)
     print(statistics)
     if statistics.shifted():
-        print("warning: shifted shots teach a network to blur; align or remove them", file=sys.stderr)
+        print("warning: shifted shots teach a network to blur; use --align, or remove them", file=sys.stderr)
 
 
 def _parse_arguments():
     parser = ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input-dir", metavar="DIR", help="folder of images")
+    source.add_argument("--input-dir", metavar="DIR", help="folder of images, or one file")
     source.add_argument(
         "--pairs",
         metavar=("DIR", "DIR"),
@@ -116,6 +118,22 @@ def _parse_arguments():
     parser.add_argument(
         "--size", type=positive_int, help=f"side of --dead-leaves in pixels; default {dead_leaves.SIZE}"
     )
+    parser.add_argument(
+        "--frames",
+        type=choice(frames.READINGS),
+        metavar="{scenes,shots}",
+        help="what the pages of a stack are: scenes, each an image; or the noisy shots of one scene",
+    )
+    parser.add_argument(
+        "--align", action="store_true", help="crop shots so that whole pixels of their shifts are taken out"
+    )
+    parser.add_argument(
+        "--range",
+        nargs="+",
+        type=range_end,
+        metavar=("LOW", "HIGH"),
+        help="samples that are black and white, or auto: the 0.1 and 99.9 %% points of all; samples beyond are kept",
+    )
     parser.add_argument("--channels", type=one_of(1, 3), default=3, help="3: RGB, the default; 1: greyscale")
     parser.add_argument("--out", metavar="FILE", help="TFRecords file to write")
     args = parser.parse_args()
@@ -123,6 +141,12 @@ def _parse_arguments():
         parser.error("argument --out: name a file to write")
     if args.dead_leaves is None and (args.seed is not None or args.size is not None):
         parser.error("--seed and --size need --dead-leaves")
+    if args.frames and not args.input_dir:
+        parser.error("--frames needs --input-dir")
+    if args.align and not (args.pairs or args.bursts or args.frames == "shots"):
+        parser.error("--align needs noisy shots: --pairs, --bursts or --frames shots")
+    if args.range and (args.dead_leaves or args.verify):
+        parser.error("--range needs --input-dir, --pairs or --bursts")
     if args.size is not None and not _SIZES[0] <= args.size <= _SIZES[1]:
         parser.error(f"argument --size: {args.size} is not between {_SIZES[0]} and {_SIZES[1]}")
     return args
@@ -144,15 +168,28 @@ def _verify(path):
     print(f"{path}: {len(records)} {what}, all whole")
 
 
-def _list_shuffled(folder):
-    """Return the image paths in `folder` in the order of their records. Raises UserError if there are none."""
-    paths = images.list_images(folder)
-    if not paths:
-        has_folders = any(entry.is_dir() for entry in os.scandir(folder))
-        hint = "; name the subfolder that has them" if has_folders else ""
-        raise dnnlib.UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)}){hint}")
+def _shuffled(paths):
+    """Return paths in the order of their records."""
+    paths = list(paths)
     np.random.RandomState(_SHUFFLE_SEED).shuffle(paths)
     return paths
+
+
+def _find_scenes(args):
+    """Return the scenes of noisy shots that the arguments name, as lists of frames; None for images."""
+    if args.pairs:
+        return shots.find_pairs(*args.pairs)
+    if args.bursts:
+        return shots.find_bursts(args.bursts)
+    if args.frames == "shots":
+        return [frames.pages_of(path) for path in _shuffled(frames.list_files(args.input_dir))]
+    return None
+
+
+def _find_images(args):
+    """Return the images that the arguments name: paths, and pages of stacks."""
+    paths = _shuffled(frames.list_files(args.input_dir))
+    return [page for path in paths for page in frames.pages_of(path)] if args.frames else paths
 
 
 def _render(count, seed, size, channels, statistics):
@@ -166,13 +203,13 @@ def _render(count, seed, size, channels, statistics):
 
 
 def _convert(folder, paths, statistics, read=rgb_files.read_rgb):
-    """Yield the images, uint8 [C, H, W], in the order of `paths`. Raises UserError if there are none.
+    """Yield the samples [C, H, W] of images in the order of `paths`. Raises UserError if there are none.
 
-    read: Function that returns the pixels of a file.
+    read: Function that returns the samples of a file.
     """
     written = 0
     with dnnlib.util.progress(total=len(paths), unit="image") as bar:
-        for path, mode, pixels in _decode_ahead(paths, read):
+        for path, mode, pixels in decode_ahead(paths, read):
             bar.update()
             if isinstance(pixels, Exception):
                 tqdm.write(f"skipped: {dnnlib.util.describe_error(pixels)}", file=sys.stderr)
@@ -186,108 +223,6 @@ def _convert(folder, paths, statistics, read=rgb_files.read_rgb):
             written += 1
     if not written:
         raise dnnlib.UserError(f"{folder}: none of its {len(paths)} images could be decoded and kept")
-
-
-def _convert_scenes(scenes, statistics, read):
-    """Yield (pixels uint8 [C, H, W], number of the scene) for the shots of `scenes`, which are lists of paths.
-
-    Unusable shots are listed and left out, and so are scenes with fewer than two usable shots. Raises UserError if no
-    scene is left.
-    """
-    decoded, written = _decode_ahead(list(itertools.chain(*scenes)), read), 0
-    for paths in dnnlib.util.progress(scenes, unit="scene"):
-        usable = _usable_shots(itertools.islice(decoded, len(paths)), statistics)
-        first, second = next(usable, None), next(usable, None)
-        if second:
-            for shot in itertools.chain((first, second), usable):
-                path, mode, pixels = shot
-                tqdm.write(f"{written} {path}")
-                statistics.count(mode, pixels.shape[2], pixels.shape[1])
-                yield pixels, statistics.scenes
-                written += 1
-                if shot is not first:
-                    statistics.shifts.append(_report_shift(first, shot))
-            statistics.scenes += 1
-        elif first:
-            tqdm.write(f"skipped: {first[0]}: no other shot of its scene can be used", file=sys.stderr)
-            statistics.left_out += 1
-    if not written:
-        raise dnnlib.UserError(f"none of the {len(scenes)} scenes has two shots that can be used")
-
-
-def _usable_shots(decoded, statistics):
-    """Yield the usable shots among the decoded ones (path, mode, pixels or error) of a scene; list the others."""
-    first = None
-    for shot in decoded:
-        fault = _fault(shot, first)
-        if fault:
-            tqdm.write(f"skipped: {fault}", file=sys.stderr)
-            statistics.left_out += 1
-        else:
-            first = first or shot
-            yield shot
-
-
-def _fault(shot, first):
-    """Explain why a decoded shot cannot be used; None if it can. `first` is the first usable shot of its scene."""
-    path, _, pixels = shot
-    if isinstance(pixels, Exception):
-        return dnnlib.util.describe_error(pixels)
-    if first and pixels.shape != first[2].shape:
-        return f"{path}: differs in size from {first[0]}"
-    if first and np.array_equal(pixels, first[2]):
-        return f"{path}: is a copy of {first[0]}; their noise must differ"
-    return None
-
-
-def _report_shift(first, shot):
-    """Return by how many pixels a decoded shot is shifted from the first one, or None; print large shifts."""
-    shift = shots.estimate_shift(first[2], shot[2])
-    if shift is None:
-        return None
-    distance = float(np.hypot(*shift))
-    if distance >= _SHIFTED:
-        down, right = shift
-        tqdm.write(f"shifted: {shot[0]}: {down:+.1f} down, {right:+.1f} right of {first[0]}", file=sys.stderr)
-    return distance
-
-
-def _decode_ahead(paths, read):
-    """Yield (path, mode as stored, pixels uint8 [C, H, W] or the error) in order, decoded on all CPU cores.
-
-    Headers are read first, one by one, to limit the number of pixels that are decoded ahead.
-    """
-    pending, in_flight = collections.deque(), 0
-    pool = concurrent.futures.ThreadPoolExecutor(dnnlib.util.cpu_count())  # More threads would wait for the GIL.
-    try:
-        for path in paths:
-            mode, size = _read_header(path)
-            while pending and (in_flight + size > _MAX_PIXELS or len(pending) == _MAX_FILES):
-                future, done_size = pending.popleft()
-                yield future.result()
-                in_flight -= done_size
-            pending.append((pool.submit(_decode, path, mode, read), size))
-            in_flight += size
-        while pending:
-            yield pending.popleft()[0].result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_header(path):
-    """Return (mode as stored, number of pixels); (None, 0) for a broken file, which `_decode` reports."""
-    try:
-        mode, (width, height) = rgb_files.read_header(path)
-        return mode, width * height
-    except (dnnlib.UserError, OSError):
-        return None, 0
-
-
-def _decode(path, mode, read):
-    try:
-        return path, mode, np.ascontiguousarray(read(path))  # Copied here, in many threads.
-    except (dnnlib.UserError, OSError) as error:
-        return path, mode, error
 
 
 if __name__ == "__main__":

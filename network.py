@@ -141,6 +141,7 @@ def load_autoencoder(path: str, dtype=tf.float32, portable: bool = False) -> tfl
     with contextlib.nullcontext() if portable else layers.in_strips():
         network = create_autoencoder(dtype, minibatch_size=None if portable else 1, channels=channels)
     network.set_values(state.variables, source=path)
+    network.data = state.get("data", {})
     return network
 
 

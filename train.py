@@ -9,7 +9,7 @@ import dataset
 import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
-from imaging import images
+from imaging import images, scale
 from network import create_autoencoder, load_values
 from validation import ValidationSet
 
@@ -57,9 +57,9 @@ def train(submit_config, **settings):
     # Load data.
     noise = corruption.create(s.noise, **s.noise_settings)
     shots = isinstance(noise, corruption.RecordedNoise)
-    measured = (s.validation_dir, noise, s.seed, s.reference_dir, s.channels)
-    validation_set = ValidationSet(*measured) if run.chief else None
     data = dataset.TrainingData(s.train_tfrecords, s.crop_size, s.seed, shots, s.turn or shots, s.channels)
+    measured = (s.validation_dir, noise, s.seed, s.reference_dir, s.channels, data.scale)
+    validation_set = ValidationSet(*measured) if run.chief else None
     print(f"Training on {data.describe()} of {s.train_tfrecords}.")
     paths = ("train_tfrecords", "validation_dir", "reference_dir", "load_network")
     run.agree(data.checksum(), s.train_tfrecords, paths)
@@ -94,6 +94,8 @@ def train(submit_config, **settings):
             result = create_autoencoder(run.dtype, scope="moving_average", channels=s.channels)
             with tf.control_dependencies([update]):
                 update = result.follow(network, decay)
+
+        result.data = scale.to_data(data.scale)
 
         # Train.
         step = {"loss": loss, "skipped": skipped, "update": update}

@@ -94,8 +94,8 @@ class NoiseModel:
         if not is_valid(value):
             raise dnnlib.UserError(f"{option_of(strength.name)} {value}: is not {words}")
 
-    def check_channels(self, channels):
-        """Raise UserError if the model cannot corrupt images with that many channels."""
+    def check_images(self, channels, dtype):
+        """Raise UserError if the model cannot corrupt images with that many channels, of samples of that type."""
 
     def corrupt(self, x, rng, *strengths):
         """Corrupt an image.
@@ -143,7 +143,7 @@ class NoiseModel:
         """Corrupt a crop twice, independently, strengths included: an input and a target of training.
 
         Args:
-            shots: Tensors [C, H, W] of 256 levels: one crop, or two shots of a scene.
+            shots: Tensors [C, H, W]: one crop, or two shots of a scene.
             seeds: Tensor [2, 2]: a seed for the input and one for the target.
 
         Returns:

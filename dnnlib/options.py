@@ -137,6 +137,11 @@ def finite_number(text):
     return _number(text, float, math.isfinite, "a number")
 
 
+def range_end(text):
+    """Any number but infinities and NaN, or `auto`."""
+    return text if text == "auto" else _number(text, float, math.isfinite, "a number, or auto")
+
+
 def memory_size(text):
     """Bytes, from such as `4GiB`, `512MiB` or, in GiB, `4`."""
     units = {"mib": 2**20, "mb": 10**6, "gib": 2**30, "gb": 10**9, "": 2**30}

@@ -1,7 +1,9 @@
 """NumPy files as image files: `.npy` and `.npz` arrays, of which every image is a page."""
 
 import contextlib
+import functools
 import math
+import os
 import zipfile
 
 import numpy as np
@@ -34,7 +36,8 @@ def open_source(path, sample_range):
         if head == _NPY:
             arrays = {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         elif head[: len(_ZIP)] == _ZIP:
-            arrays = _read_npz(path)
+            status = os.stat(path)
+            arrays = _read_npz(path, status.st_mtime_ns, status.st_size)
         else:
             return None
         stacks = [_to_stack(array, f"{path}: {name}: " if name else f"{path}: ") for name, array in arrays.items()]
@@ -55,7 +58,8 @@ def open_source(path, sample_range):
     return Source(len(places), largest.shape[1:3], nbytes, read, modes[largest.shape[3]].get(dtype, "F"), 1, dtype)
 
 
-def _read_npz(path):
+@functools.lru_cache(maxsize=1)  # The pages of a file are read one after another.
+def _read_npz(path, *version):
     with zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist()]
         if not names or not all(name.endswith(".npy") for name in names):
@@ -69,7 +73,7 @@ def _read_npz(path):
 
 def _to_stack(array, where):
     """Return an array as [T, H, W, C]."""
-    if array.dtype.kind not in "f" and array.dtype not in (np.uint8, np.uint16):
+    if array.dtype.kind not in "f" and array.dtype.name not in ("uint8", "uint16"):
         what = f"samples of type {array.dtype} are not supported; convert them to 8 or 16 bits or float32"
         raise images.Refused(f"{where}{what}")
     shape = array.shape

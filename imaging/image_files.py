@@ -1,6 +1,7 @@
 """Image files of every kind, read with everything that belongs to them, and written back as the same kind.
 
-tiff_files.py reads and writes TIFF, with its stacks and floating-point samples; pillow_files.py the other formats.
+tiff_files.py reads and writes TIFF, with its stacks and floating-point samples; pillow_files.py the other formats;
+array_files.py reads NumPy files.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import math
 import numpy as np
 
 import dnnlib
-from imaging import images, pillow_files, tiff_files
+from imaging import array_files, images, pillow_files, tiff_files
 from imaging.pages import Kind, Page, Source, to_palette
 
 # What formats can hold besides 8-bit grey and RGB. A page that a format cannot hold is refused, so that nothing is lost
@@ -34,7 +35,8 @@ def open_source(path, sample_range=None):
     with images.readable(path, also=tiff_files.ERRORS):
         tiff = tiff_files.open_tiff(path)
     if tiff is None:
-        yield pillow_files.open_source(path, sample_range)
+        arrays = array_files.open_source(path, sample_range)
+        yield pillow_files.open_source(path, sample_range) if arrays is None else arrays
         return
     with tiff:
 
@@ -45,7 +47,9 @@ def open_source(path, sample_range=None):
 
         largest = max(tiff.pages, key=lambda page: page.nbytes)
         size, (mode, orientation) = (largest.imagelength, largest.imagewidth), tiff_files.first_page(tiff)
-        yield Source(len(tiff.pages), size, largest.nbytes, read, mode, orientation)
+        dtype = tiff.pages[0].dtype
+        dtype = "float32" if dtype.kind == "f" else "uint16" if dtype == np.uint16 else "uint8"
+        yield Source(len(tiff.pages), size, largest.nbytes, read, mode, orientation, dtype)
 
 
 def read_float(path: str, sample_range: tuple[float, float] | None = None) -> tuple[np.ndarray, Page]:

@@ -48,9 +48,11 @@ def to_uint8(x):
 
 
 def to_grey(pixels):
-    """Convert uint8 RGB [3, H, W] to greyscale [1, H, W] by ITU-R 601, as Pillow does; equal channels stay the same."""
+    """Convert RGB [3, H, W] to greyscale [1, H, W] by ITU-R 601, uint8 as Pillow does; equal channels stay the same."""
     weights = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # 0.299, 0.587, 0.114 of 65536.
-    return (((pixels * weights).sum(axis=0, keepdims=True) + 32768) >> 16).astype(np.uint8)
+    if pixels.dtype.kind == "f":
+        return (pixels * (weights / 65536)).sum(axis=0, keepdims=True).astype(pixels.dtype)
+    return (((pixels * weights).sum(axis=0, keepdims=True, dtype=np.uint32) + 32768) >> 16).astype(pixels.dtype)
 
 
 def is_grey(pixels):
@@ -58,12 +60,13 @@ def is_grey(pixels):
     return all(np.array_equal(channel, pixels[0]) for channel in pixels[1:])
 
 
-def list_images(folder, tell=True):
+def list_images(folder, tell=True, suffixes=SUFFIXES):
     """Return the sorted paths of the image files in `folder`, recognised by suffix in upper or lower case.
 
     Args:
         folder: Folder to list. Hidden files are ignored.
         tell: Whether to print a line on stderr that counts the other files and folders.
+        suffixes: Suffixes of the files.
 
     Raises:
         UserError: There is no such folder.
@@ -71,9 +74,9 @@ def list_images(folder, tell=True):
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of images")
     names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    taken = [name for name in names if name.lower().endswith(SUFFIXES)]
+    taken = [name for name in names if name.lower().endswith(suffixes)]
     if tell:
-        _tell_passed_over(folder, [name for name in names if name not in taken])
+        _tell_passed_over(folder, [name for name in names if name not in taken], suffixes)
     return [os.path.join(folder, name) for name in taken]
 
 
@@ -97,10 +100,10 @@ def list_tree(folder, leave_out=()):
     return sorted(paths)
 
 
-def _tell_passed_over(folder, names):
+def _tell_passed_over(folder, names, suffixes=SUFFIXES):
     if names:
         what = f"{len(names)} other files or folders, e.g. {names[0]}"
-        print(f"{folder}: passed over {what}; images end in {', '.join(SUFFIXES)}", file=sys.stderr)
+        print(f"{folder}: passed over {what}; images end in {', '.join(suffixes)}", file=sys.stderr)
 
 
 def open_image(path):

@@ -18,8 +18,8 @@ def psnr(a, b, peak):
     return min(10 * np.log10(peak**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 
 
-def ssim(a, b):
-    """Return the structural similarity index (SSIM) of two uint8 images [3, H, W], the mean over pixels and channels.
+def ssim(a, b, peak):
+    """Return the structural similarity index (SSIM) of two images [C, H, W], the mean over pixels and channels.
 
     The window is that of Wang et al. 2004: 11x11 pixels, Gaussian weights with a standard deviation of 1.5 pixels. An
     image with a side of less than 11 pixels has no SSIM: NaN.
@@ -27,7 +27,7 @@ def ssim(a, b):
     if min(a.shape[1:]) < 11:
         return float("nan")
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(a, b, channel_axis=0, data_range=255, **window))
+    return float(structural_similarity(a, b, channel_axis=0, data_range=peak, **window))
 
 
 def block_shift(clean, before, after, size=BLOCK):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imaging import images
+from imaging import images, scale
 
 
 @dataclasses.dataclass
@@ -26,6 +26,7 @@ class Source:
         read: Function read(index) that decodes a page and returns a Page.
         mode: How the first page is stored, as Pillow names it: "RGB", "L", "I;16", "F".
         orientation: EXIF orientation of the first page, 1 to 8.
+        dtype: Type of the samples of the first page, one of `scale.FULL_RANGES`; "float32" stands for all floats.
     """
 
     pages: int
@@ -34,6 +35,7 @@ class Source:
     read: Callable
     mode: str
     orientation: int
+    dtype: str
 
 
 @dataclasses.dataclass
@@ -89,9 +91,14 @@ class Page:
         return self.samples.dtype.kind == "f"
 
     @property
+    def dtype(self):
+        """Type of the samples, one of `scale.FULL_RANGES`; "float32" stands for all floats."""
+        return "float32" if self.is_float else self.samples.dtype.name
+
+    @property
     def range(self):
         """(black, white) sample values. The default is (0, 1) for floats and (0, largest value) for integers."""
-        return self.kind.sample_range or (0.0, 1.0 if self.is_float else float(np.iinfo(self.samples.dtype).max))
+        return self.kind.sample_range or scale.FULL_RANGES[self.dtype]
 
     def blank(self):
         """Return a page of the same kind and alpha, whose colours `put` fills."""
@@ -180,10 +187,7 @@ def to_palette(page):
 
 
 def range_doubt(page):
-    """Explain why the range of `page` is probably wrong; None if it looks right.
-
-    The range is doubtful if the samples lie far outside it, or all in its lowest quarter, such as 12 bits stored in 16.
-    """
+    """Explain why the range of `page` is probably wrong; None if it looks right. See `scale.range_doubt`."""
     if page.samples.dtype == np.uint8 and page.kind.sample_range is None:
         return None
     black, white = page.range
@@ -194,12 +198,7 @@ def range_doubt(page):
     finite = (_finite(page.colours[rows]) for rows in parts(page.size[0], 256))
     ends = [end for part in finite if part.size for end in (part.min(), part.max())]
     low, high = min(ends), max(ends)
-    darkest, brightest = np.percentile(sampled, (1, 99))  # Ignores a few hot pixels.
-    margin = (white - black) / 2  # Strong noise also reaches outside the range.
-    beyond = darkest < black - margin or brightest > white + margin
-    if beyond or low < high <= black + margin / 2:
-        return f"its samples reach from {low:g} to {high:g}, but black is taken for {black:g} and white for {white:g}"
-    return None
+    return scale.range_doubt(black, white, low, high, *np.percentile(sampled, (1, 99)))
 
 
 def _finite(samples):

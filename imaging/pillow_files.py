@@ -31,16 +31,16 @@ def open_source(path, sample_range):
     with images.open_image(path) as image:
         channels = 4 if image.mode == "P" else len(image.getbands())
         nbytes = image.width * image.height * channels * (1 + sixteen_bit.is_deep(image))
+        dtype = "float32" if image.mode == "F" else "uint16" if _is_deep(image) or image.mode[0] == "I" else "uint8"
         size, orientation = (image.height, image.width), images.orientation(image, path)
-        return Source(1, size, nbytes, lambda index: _read(path, sample_range), image.mode, orientation)
+        return Source(1, size, nbytes, lambda index: _read(path, sample_range), image.mode, orientation, dtype)
 
 
 def _read(path, sample_range):
     with images.open_image(path) as image:
         with images.readable(path):  # Pillow walks through the file to count its frames.
             deep, frames = sixteen_bit.is_deep(image), getattr(image, "n_frames", 1)
-        is_text = image.format == "PPM" and image.tile[0].codec_name == "ppm_plain"
-        if deep and image.format in ("PNG", "PPM") and not is_text:
+        if _is_deep(image):
             page = _read_sixteen_bit(path, image, sample_range)
         else:
             page = _from_pillow(images.decode(image, path), sample_range)
@@ -51,6 +51,12 @@ def _read(path, sample_range):
     if bits > 8 and page.samples.dtype == np.uint8:
         page.kind.losses.append(f"its {bits} bits a channel become 8")
     return page
+
+
+def _is_deep(image):
+    """Whether sixteen_bit.py decodes an opened Pillow image."""
+    is_text = image.format == "PPM" and image.tile[0].codec_name == "ppm_plain"
+    return sixteen_bit.is_deep(image) and image.format in ("PNG", "PPM") and not is_text
 
 
 def _bits(path, fmt):

@@ -1,10 +1,11 @@
-"""Image files as 8-bit RGB or greyscale, for training data and validation.
+"""Image files as RGB or greyscale samples, for training data and validation.
 
-A file with samples, pages or channels that 8-bit RGB cannot keep is refused. A note names the file if only precision,
-metadata or transparency is lost.
+A file with samples, pages or channels that cannot be kept is refused. A note names the file if only precision, metadata
+or transparency is lost.
 """
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -12,16 +13,35 @@ from tqdm import tqdm
 import dnnlib
 from imaging import image_files, images, pages
 
+_STACKS = "dataset_tool_tf.py takes them by --frames scenes or --frames shots; else save each page as a file"
 
-def read_header(path):
+
+class Frame(NamedTuple):
+    """A page of a stack, which may stand where the path of an image is expected."""
+
+    path: str
+    page: int
+    pages: int
+
+    def __str__(self):
+        return f"{self.path}, page {self.page + 1} of {self.pages}"
+
+
+def read_header(frame):
     """Return (mode as stored, (width, height) of the upright image in pixels) from the header of an image file.
 
-    Raises UserError if the file is broken, `images.Refused` if 8-bit RGB cannot keep it.
+    Raises UserError if the file is broken, `images.Refused` if it is a stack of which no page is named.
     """
-    with image_files.open_source(path) as source:
-        _check(path, source)
+    with image_files.open_source(_path_of(frame)) as source:
+        _check_pages(frame, source)
         height, width = source.size
         return source.mode, (height, width) if source.orientation in (5, 6, 7, 8) else (width, height)
+
+
+def stored_as(path):
+    """Return (type of the samples, one of `scale.FULL_RANGES`; number of pages) of an image file."""
+    with image_files.open_source(path) as source:
+        return source.dtype, source.pages
 
 
 def print_note(text):
@@ -29,33 +49,65 @@ def print_note(text):
     tqdm.write(f"note: {text}", file=sys.stderr)
 
 
-def read_rgb(path, note=print_note):
+def read_rgb(frame, note=print_note):
     """Read an image file as uint8 [3, H, W]: grey is repeated, 16 bits are scaled to 8, alpha is laid on white.
 
-    note: Function that is called with a line for everything that is lost. Raises the errors of `read_header`.
+    Args:
+        frame: Path or Frame.
+        note: Function that is called with a line for everything that is lost.
+
+    Raises:
+        UserError: See `read_header`.
+        images.Refused: Also for floating-point samples, and for 16 bits of which few are used.
     """
-    with image_files.open_source(path) as source:
-        _check(path, source)
-        page = source.read(0)
+    page = _read_page(frame)
+    if page.is_float:
+        raise images.Refused(f"{frame}: floating-point samples; convert them to 8 or 16 bits")
     losses = list(page.kind.losses)
     if page.samples.dtype == np.uint16:
         doubt = pages.range_doubt(page)
         if doubt:
-            raise images.Refused(f"{path}: {doubt}; rescale them to 8 bits or to all of 16")
+            raise images.Refused(f"{frame}: {doubt}; rescale them to 8 bits or to all of 16")
         losses.append("its 16 bits a channel become 8")
     rgb = _to_uint8(page.colours).transpose(2, 0, 1)
     if page.alpha is not None and not np.all(page.alpha == np.iinfo(page.samples.dtype).max):
         losses.append("its alpha is laid on white")
         rgb = _on_white(rgb, _to_uint8(page.alpha), page.kind.tiff.get("extrasamples") == (1,))
     for loss in losses:
-        note(f"{path}: {loss}")
+        note(f"{frame}: {loss}")
     return np.broadcast_to(rgb, [3, *page.size])
 
 
-def read(path, channels, note=print_note):
+def read(frame, channels, note=print_note):
     """Read an image file as `read_rgb` does, as uint8 [channels, H, W]; with one channel, colour becomes grey."""
-    pixels = read_rgb(path, note)
+    pixels = read_rgb(frame, note)
     return images.to_grey(pixels) if channels == 1 else pixels
+
+
+def read_samples(frame, channels, note=print_note):
+    """Read an image file with its samples as stored: uint8, as `read` does, uint16 or float32 [channels, H, W].
+
+    Raises the errors of `read_header`, and `images.Refused` for NaN and infinities.
+    """
+    page = _read_page(frame)
+    if page.samples.dtype == np.uint8:
+        return read(frame, channels, note)
+    losses = list(page.kind.losses)
+    if page.alpha is not None:
+        losses.append("its alpha is left out")
+    if page.samples.dtype == np.float64:
+        losses.append("its samples of 64 bits become float32")
+    samples = page.colours.transpose(2, 0, 1)
+    if page.is_float:
+        with np.errstate(over="ignore"):
+            samples = samples.astype(np.float32)
+        if not np.isfinite(samples).all():
+            raise images.Refused(f"{frame}: some of its samples are NaN, infinite or too large; replace them")
+    for loss in losses:
+        note(f"{frame}: {loss}")
+    if channels == 1 and len(samples) == 3:
+        return images.to_grey(samples)
+    return np.broadcast_to(samples, [channels, *page.size])
 
 
 def all_grey(folder):
@@ -63,7 +115,7 @@ def all_grey(folder):
     seen = False
     for path in images.list_images(folder, tell=False):
         try:
-            if not images.is_grey(read_rgb(path, note=lambda text: None)):
+            if not _read_page(path).is_grey():
                 return False
             seen = True
         except dnnlib.UserError:  # `validation` says what it leaves out.
@@ -71,11 +123,23 @@ def all_grey(folder):
     return seen
 
 
-def _check(path, source):
-    if source.pages > 1:
-        raise images.Refused(f"{path}: a stack of {source.pages} pages; save each page as a file")
-    if source.mode == "F":
-        raise images.Refused(f"{path}: floating-point samples; convert them to 8 or 16 bits")
+def _path_of(frame):
+    return frame.path if isinstance(frame, Frame) else frame
+
+
+def _check_pages(frame, source):
+    if source.pages > 1 and not isinstance(frame, Frame):
+        raise images.Refused(f"{frame}: a stack of {source.pages} pages; {_STACKS}")
+
+
+def _read_page(frame):
+    path = _path_of(frame)
+    try:
+        with image_files.open_source(path) as source:
+            _check_pages(frame, source)
+            return source.read(frame.page if isinstance(frame, Frame) else 0)
+    except dnnlib.UserError as error:
+        raise type(error)(str(error).replace(path, str(frame), 1)) from None
 
 
 def _to_uint8(samples):

@@ -25,14 +25,16 @@ class Scale:
     def __post_init__(self):
         """Raise UserError for values that make no sense; they may come from a file."""
         numbers = (self.black, self.white)
-        if self.dtype not in FULL_RANGES or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+        if self.dtype not in (*FULL_RANGES,) or not all(
+            isinstance(x, (int, float)) and math.isfinite(x) for x in numbers
+        ):
             what = dnnlib.util.printable((self.dtype, *numbers))
             raise dnnlib.UserError(f"samples of type, black and white {what}; known are {', '.join(FULL_RANGES)}")
         if not self.black < self.white:
             raise dnnlib.UserError(f"samples {self.black:g} for black and {self.white:g} for white: not in this order")
 
     def __str__(self):
-        return f"{self.dtype}, {self.black:g} is black and {self.white:g} white"
+        return f"{self.dtype}, {self.black:.7g} is black and {self.white:.7g} white"
 
     @property
     def peak(self):
@@ -56,6 +58,24 @@ def full_scale(dtype):
     return Scale(dtype, *FULL_RANGES[dtype])
 
 
+EIGHT_BITS = full_scale("uint8")
+
+
+def to_data(scale):
+    """Return the field `data` of a network that was trained on samples of a Scale; 8 bits are not mentioned."""
+    return {} if scale == EIGHT_BITS else {"samples": dataclasses.asdict(scale)}
+
+
+def from_data(data):
+    """Return the Scale in the field `data` of a network, or None. Raises UserError if it makes no sense."""
+    if "samples" not in data:
+        return None
+    try:
+        return Scale(**data["samples"])
+    except TypeError:
+        raise dnnlib.UserError(f"samples {dnnlib.util.printable(data['samples'])}: not known") from None
+
+
 def parse_range(words):
     """Return the value of an option `--range`: (black, white), "auto", or None. Raises UserError for other words."""
     if words is None or words == ["auto"]:
@@ -76,13 +96,18 @@ class Extent:
         self._most, self._selected = max(_SELECTED // max(count, 1), 1), []
 
     def add(self, samples):
-        """Add the samples of an image."""
+        """Add the samples of an image; those that are not finite do not count."""
+        samples = samples[np.isfinite(samples)]
+        if not samples.size:
+            return
         self.low, self.high = min(self.low, float(samples.min())), max(self.high, float(samples.max()))
         step = math.ceil(samples.size / self._most) | 1  # Odd, so that rows do not repeat the same columns.
-        self._selected.append(samples.ravel()[::step].astype(np.float32))
+        self._selected.append(samples[::step].astype(np.float32))
 
     def percentiles(self, *values):
         """Return percentiles of the samples; they are estimated from a part of a large set."""
+        if not self._selected:
+            raise dnnlib.UserError("no sample is a finite number")
         return np.percentile(np.concatenate(self._selected), values).tolist()
 
 
@@ -104,12 +129,13 @@ def scale_of_set(dtype, sample_range, extent):
         black, white = (float(np.float32(x)) for x in extent.percentiles(*_AUTO))
         if black == white:
             raise dnnlib.UserError(f"--range auto: nearly all samples are {black:g}; name LOW HIGH")
-        return Scale(dtype, black, white), f"the {_AUTO[0]} and {_AUTO[1]} % points, as --range auto"
+        return Scale(dtype, black, white), f"the {_AUTO[0]} and {_AUTO[1]} % points"
     if sample_range:
-        return Scale(dtype, *sample_range), "as --range says"
+        return Scale(dtype, *sample_range), "as given by --range"
     if dtype == "uint16":
         bits = next(bits for bits in _BITS if extent.high < 2**bits)
-        return Scale(dtype, 0.0, 2.0**bits - 1), f"no sample is above {extent.high:g}, as of {bits} bits"
+        white = 2**bits - 1
+        return Scale(dtype, 0.0, float(white)), f"{bits} bits, as no sample is above {extent.high:g}; --range 0 {white}"
     scale = full_scale(dtype)
     if dtype == "float32":
         doubt = range_doubt(scale.black, scale.white, extent.low, extent.high, *extent.percentiles(1, 99))

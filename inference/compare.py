@@ -34,7 +34,7 @@ def compare(image, out, networks, size, seed, num_gpus, precision):
         noise = corruption.create(name)
         with tf.Graph().as_default(), tflib.create_session():
             net = load_autoencoder(snapshot, dtype)
-            noise.check_channels(channels_of(net))
+            noise.check_images(channels_of(net), "uint8")
             original = images.to_float(sheets.centre(rgb_files.read(image, channels_of(net)), size))
             x = noise.for_validation(original, seed, os.path.basename(image))
             y = denoise(net, x)

@@ -14,7 +14,7 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from imaging import image_files, images, metrics, pages
+from imaging import image_files, images, metrics, pages, scale
 from inference import tiling
 from inference.compare import removed
 from inference.networks import Networks
@@ -45,7 +45,8 @@ def infer_images(
         network_snapshot, grey_snapshot: Paths of the snapshots, see `Networks`.
         num_gpus: Number of GPUs to use.
         max_memory: Memory limit in bytes.
-        sample_range: (black, white) of the samples or None, see `Page.range`.
+        sample_range: (black, white) of the samples; "auto": two percentiles of each file's samples; None: those that
+            the network was trained with, or the default of `Page.range`.
         precision: Arithmetic of the network, see `tflib.pick_dtype`.
         compare: File or folder for comparisons, or None.
         noise_level: "auto" to estimate and print the noise level, or None.
@@ -138,6 +139,8 @@ def _comparison_suffix(name):
 
 
 def _denoise_file(networks, job, max_memory, sample_range, noise_level, mean_stays):
+    if sample_range == "auto":
+        sample_range = _auto_range(job.image)
     with image_files.open_source(job.image, sample_range) as source, contextlib.ExitStack() as stack:
         max_pixels, warned = _max_pixels(source, job, max_memory), False
         for index in range(source.pages):
@@ -145,18 +148,30 @@ def _denoise_file(networks, job, max_memory, sample_range, noise_level, mean_sta
             noisy = source.read(index)
             if index == 0:
                 writers = _open_writers(job, noisy, source, stack)
+            net = networks.for_page(noisy, job.image)
             doubt = None if warned else pages.range_doubt(noisy)
             if doubt:
                 print(f"warning: {name}: {doubt}; set both by --range LOW HIGH", file=sys.stderr)
                 warned = True
             if noise_level:
                 print(f"{name}: estimated noise level: sigma {estimate_noise_level(noisy):.1f} of 255")
-            denoised = _denoise_page(networks.for_page(noisy, job.image), noisy, max_pixels, name, mean_stays)
+            denoised = _denoise_page(net, noisy, max_pixels, name, mean_stays)
             if job.compare:
                 writers[1](removed(noisy, denoised))
             del noisy
             writers[0](denoised)
     print(f"Denoised {job.image} to {job.out}.")
+
+
+def _auto_range(path):
+    """Choose and print the samples of a file that are black and white."""
+    with image_files.open_source(path) as source:
+        extent = scale.Extent(source.pages)
+        for index in range(source.pages):
+            extent.add(source.read(index).colours)
+        chosen, how = scale.scale_of_set(source.dtype, "auto", extent)
+    print(f"{path}: {chosen} ({how}).")
+    return chosen.black, chosen.white
 
 
 def _max_pixels(source, job, max_memory):

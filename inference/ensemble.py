@@ -18,7 +18,7 @@ class Ensemble:
     """
 
     def __init__(self, network):
-        self.network, self.input = network, network.input
+        self.network, self.input, self.data = network, network.input, network.data
 
     def run(self, x):
         """Apply the network to float32 [N, C, H, W] in 8 ways; returns the mean."""

@@ -7,6 +7,7 @@ import dnnlib
 from dnnlib import tflib
 from dnnlib.submission import SOURCE_ROOT
 from dnnlib.tflib import tf
+from imaging.scale import from_data
 from inference.ensemble import Ensemble
 from network import GREY, RGB, channels_of, load_autoencoder
 
@@ -41,7 +42,10 @@ class Networks(contextlib.ExitStack):
         return self._loaded[path]
 
     def for_page(self, page, image):
-        """Return the network for a `pages.Page` of the file `image`, and say what is remarkable about the choice."""
+        """Return the network for a page of the file `image`, and say what is remarkable about the choice.
+
+        The page gets the range of the samples that the network was trained with, if it has their type and no other one.
+        """
         grey = page.is_grey()
         if grey and page.colours.shape[2] > 1:
             self._tell(f"note: {image}: its channels are equal; it is greyscale")
@@ -54,6 +58,9 @@ class Networks(contextlib.ExitStack):
                 f"warning: {image}: is greyscale, and {path} is a network for colour. It takes what is equal in all "
                 "channels for the image, noise included; a network of --channels 1 removes it"
             )
+        trained_with = from_data(network.data)
+        if page.kind.sample_range is None and trained_with and trained_with.dtype == page.dtype:
+            page.kind.sample_range = trained_with.black, trained_with.white
         return network
 
     def _tell(self, line):

@@ -4,6 +4,10 @@ A record consists of its length (uint64), the masked CRC-32C of the length, the 
 payload, all little-endian. The payload is a `tf.train.Example` with the features `shape` int64[3] = (C, H, W) and
 `data` = the uint8 pixels as bytes, channels first. C is 3, or 1 for greyscale, in the whole file.
 
+Samples of 16 bits or floating point have a feature `type` bytes, "uint16" or "float32"; their `data` are little-endian.
+A feature `range` float[2] has the samples that are black and white, if they are not 0 and 255 of 8 bits. Type and range
+are the same in the whole file. Without these features a file is as published.
+
 In a file of noisy shots every record also has the feature `scene` int64[1], the number of its scene. The shots of a
 scene, two or more of the same size, are consecutive. Readers that ignore scenes see an ordinary file of images.
 """
@@ -20,23 +24,26 @@ import google_crc32c
 import numpy as np
 
 import dnnlib
+from imaging.scale import EIGHT_BITS, Scale, full_scale
 
 _HEADER, _FOOTER = 12, 4
-_BYTES_LIST, _INT64_LIST = 1, 3  # Field numbers of tf.train.Feature.
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # Field numbers of tf.train.Feature.
 _MAX_FEATURES = 32  # Maximum number of features of a record that are searched for those of an image.
 _CHUNK = 1 << 20  # Bytes per read, so that memory does not depend on the record size.
 
 
-def write_images(path, images):
-    """Write uint8 arrays [C, H, W] from the iterable `images`; return their number.
+def write_images(path, images, scale=EIGHT_BITS):
+    """Write arrays [C, H, W] from the iterable `images`; return their number.
 
     The file appears under its name when it is complete. Raises UserError if it cannot be written.
+
+    scale: The Scale of the samples, whose type the arrays must have.
     """
-    return write_shots(path, ((pixels, None) for pixels in images))
+    return write_shots(path, ((pixels, None) for pixels in images), scale)
 
 
-def write_shots(path, shots):
-    """Write noisy shots as `write_images` does, from an iterable of (uint8 [C, H, W], number of the scene or None)."""
+def write_shots(path, shots, scale=EIGHT_BITS):
+    """Write noisy shots as `write_images` does, from an iterable of (array [C, H, W], number of the scene or None)."""
     from dnnlib.tflib import tf
 
     count = 0
@@ -45,7 +52,7 @@ def write_shots(path, shots):
         try:
             with tf.io.TFRecordWriter(temporary) as writer:
                 for pixels, scene in shots:
-                    writer.write(_example(tf.train, pixels, scene).SerializeToString())
+                    writer.write(_example(tf.train, pixels, scene, scale).SerializeToString())
                     count += 1
         except tf.errors.OpError as error:
             raise dnnlib.UserError(f"{path}: cannot be written ({error.message})") from None
@@ -53,12 +60,22 @@ def write_shots(path, shots):
     return count
 
 
-def _example(messages, pixels, scene):
+def _example(messages, pixels, scene, scale):
     def integers(values):
         return messages.Feature(int64_list=messages.Int64List(value=values))
 
-    data = messages.Feature(bytes_list=messages.BytesList(value=[pixels.tobytes()]))
-    feature = {"shape": integers(pixels.shape), "data": data}
+    def data(value):
+        return messages.Feature(bytes_list=messages.BytesList(value=[value]))
+
+    if pixels.dtype != scale.dtype:
+        raise ValueError(f"samples of type {pixels.dtype} in a file of {scale.dtype}")
+    pixels = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    feature = {"shape": integers(pixels.shape), "data": data(pixels.tobytes())}
+    if scale.dtype != EIGHT_BITS.dtype:
+        feature["type"] = data(scale.dtype.encode())
+    if scale != EIGHT_BITS:
+        ends = messages.FloatList(value=[scale.black, scale.white])
+        feature["range"] = messages.Feature(float_list=ends)
     if scene is not None:
         feature["scene"] = integers([scene])
     return messages.Example(features=messages.Features(feature=feature))
@@ -95,7 +112,7 @@ class ImageRecords:
         return self._offsets, self._lengths, self._checksums
 
     def shape(self, record):
-        """Return (C, H, W) of image number `record`, without verifying the checksum."""
+        """Return the shape (C, H, W) of image number `record`, without verifying the checksum."""
         return self._parse(record)[0]
 
     def check(self):
@@ -103,11 +120,17 @@ class ImageRecords:
 
         Pixels are not read.
         """
-        channels = self.shape(0)[0]
+        channels, scale = self.shape(0)[0], self.scale()
         for record in dnnlib.util.progress(range(len(self)), desc="checking", unit="record", leave=False):
-            shape = self.shape(record)
+            shape, _, _, own_scale = self._parse(record)
             if shape[0] != channels:
                 raise self._error(record, f"has the shape {shape}, in a file of {channels} channels")
+            if own_scale != scale:
+                raise self._error(record, f"has samples of {own_scale}, in a file of {scale}")
+
+    def scale(self):
+        """Return the Scale of the samples, which is that of the first record."""
+        return self._parse(0)[3]
 
     def scenes(self):
         """Return int64 [scenes, 2]: the first record and the number of shots of each scene; 1 shot in files of images.
@@ -118,7 +141,7 @@ class ImageRecords:
             return np.stack([np.arange(len(self)), np.ones(len(self), np.int64)], axis=1)
         scenes, last = [], None
         for record in range(len(self)):
-            shape, _, scene = self._parse(record)
+            shape, _, scene, _ = self._parse(record)
             if scene is None:
                 raise self._error(record, "is a single image in a file of shots")
             if (scene, shape) == last:
@@ -134,21 +157,22 @@ class ImageRecords:
         return np.array(scenes, np.int64)
 
     def read(self, record):
-        """Return image number `record`, uint8 [C, H, W]."""
+        """Return image number `record`: its samples [C, H, W]."""
         _, height, width = self.shape(record)
         return self.crop(record, 0, 0, height, width)
 
     def crop(self, record, y, x, height, width):
-        """Return a crop of image number `record`, uint8 [C, height, width], with its top left corner at (x, y).
+        """Return a crop of image number `record`, samples [C, height, width], with its top left corner at (x, y).
 
         Only the rows of the crop are held in memory. Raises UserError if the checksum or the features are wrong.
         """
         self._verify(record)
-        (channels, full_height, full_width), data, _ = self._parse(record)
-        rows = np.empty([channels, height, full_width], np.uint8)
+        (channels, full_height, full_width), data, _, scale = self._parse(record)
+        rows, stored = np.empty([channels, height, full_width], scale.dtype), np.dtype(scale.dtype).newbyteorder("<")
         for channel in range(channels):
-            start = data + (channel * full_height + y) * full_width
-            rows[channel] = np.frombuffer(self._pread(start, height * full_width), np.uint8).reshape(height, full_width)
+            start = data + (channel * full_height + y) * full_width * stored.itemsize
+            row_bytes = self._pread(start, height * full_width * stored.itemsize)
+            rows[channel] = np.frombuffer(row_bytes, stored).reshape(height, full_width)
         return rows[:, :, x : x + width].copy()
 
     def _error(self, record, what):
@@ -197,16 +221,17 @@ class ImageRecords:
             raise self._error(record, "is damaged: its checksum is wrong")
 
     def _parse(self, record):
-        """Return (shape, file offset of the first pixel, scene or None) without reading the pixels."""
+        """Return (shape, file offset of the first pixel, scene or None, Scale) without reading the pixels."""
         start = int(self._offsets[record])
         stop = start + int(self._lengths[record])
-        shape = data = scene = None
+        shape = data = scene = ends = None
+        dtype = EIGHT_BITS.dtype
         try:
             ((_, features, end),) = self._fields(start, stop)  # Example.features
             for _, entry, entry_end in itertools.islice(self._fields(features, end), _MAX_FEATURES):
                 (_, key, key_end), (_, value, value_end) = self._fields(entry, entry_end)  # Map entry
                 name = self._pread(key, min(key_end - key, 8))
-                if name not in (b"shape", b"data", b"scene"):
+                if name not in (b"shape", b"data", b"scene", b"type", b"range"):
                     continue
                 kind, values, values_end = next(self._fields(value, value_end))  # Feature.bytes_list or .int64_list
                 if (name, kind) == (b"shape", _INT64_LIST):
@@ -215,15 +240,27 @@ class ImageRecords:
                     scene = self._int64_list(values, values_end)[0]
                 elif (name, kind) == (b"data", _BYTES_LIST):
                     _, data, data_end = next(self._fields(values, values_end))
-        except (ValueError, StopIteration, IndexError):
+                elif (name, kind) == (b"type", _BYTES_LIST):
+                    _, word, word_end = next(self._fields(values, values_end))
+                    dtype = self._pread(word, min(word_end - word, 8)).decode("ascii", "replace")
+                elif (name, kind) == (b"range", _FLOAT_LIST):
+                    _, packed, packed_end = next(self._fields(values, values_end))
+                    ends = struct.unpack("<2f", self._pread(packed, packed_end - packed))
+        except (ValueError, StopIteration, IndexError, struct.error):
             raise self._error(record, "is not a tf.train.Example of an image") from None
         if shape is None or data is None:
             raise self._error(record, "lacks the feature 'shape' or 'data'")
-        fits = len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0 and math.prod(shape) == data_end - data
+        try:
+            scale = Scale(dtype, *ends) if ends else full_scale(dtype)
+        except (dnnlib.UserError, KeyError):
+            what = f"has samples of type {dnnlib.util.printable(dtype)} with black and white {ends}"
+            raise self._error(record, f"{what}, which is not known") from None
+        size = np.dtype(dtype).itemsize
+        fits = len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0 and size * math.prod(shape) == data_end - data
         if not fits:
             message = f"has {data_end - data} bytes of pixels for shape {shape}, not (3, H, W) or (1, H, W)"
             raise self._error(record, message)
-        return shape, data, scene
+        return shape, data, scene, scale
 
     def _fields(self, start, stop):
         """Yield (field number, offset, end) of the length-delimited protobuf fields in a part of the file."""

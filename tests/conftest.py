@@ -180,13 +180,15 @@ class Identity:
 
 
 def example(**features):
-    """Return a serialised tf.train.Example of features that are bytes or lists of integers."""
+    """Return a serialised tf.train.Example of features that are bytes or lists of integers or of floats."""
     from dnnlib.tflib import tf
 
     feature = {}
     for name, value in features.items():
         if isinstance(value, bytes):
             feature[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        elif value and isinstance(value[0], float):
+            feature[name] = tf.train.Feature(float_list=tf.train.FloatList(value=value))
         else:
             feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=value))
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)

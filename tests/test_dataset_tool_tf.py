@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import textured_image
 from PIL import Image
 
 import dataset_tool_tf
 from imaging import rgb_files
-from records import dead_leaves, tfrecords
+from imaging.scale import EIGHT_BITS, Scale
+from records import dead_leaves, decoding, tfrecords
 
 RGB = np.random.default_rng(0).integers(0, 256, [30, 40, 3], dtype=np.uint8)
 
@@ -117,6 +119,8 @@ def test_mistakes_end_in_one_line(call, tmp_path, args, message):
         ["--out", "o", "--dead-leaves", "3", "--size", "8"],
         ["--out", "", "--dead-leaves", "3"],
         ["--dead-leaves", "3"],
+        ["--out", "o", "--pairs", "a", "b", "--frames", "shots"],
+        ["--out", "o", "--input-dir", "a", "--align"],
     ],
 )
 def test_usage_errors(call, args):
@@ -130,10 +134,10 @@ def test_decoding_ahead_is_bounded(monkeypatch, tmp_path):
         paths.append(str(tmp_path / f"{k}.png"))
         save(paths[-1], np.full([side, side, 3], k, np.uint8))
     asked, taken, most = [], [], 0
-    original = dataset_tool_tf._decode
-    monkeypatch.setattr(dataset_tool_tf, "_decode", lambda path, *args: asked.append(path) or original(path, *args))
-    monkeypatch.setattr(dataset_tool_tf, "_MAX_PIXELS", 1200)
-    for path, mode, pixels in dataset_tool_tf._decode_ahead(paths, rgb_files.read_rgb):
+    original = decoding._decode
+    monkeypatch.setattr(decoding, "_decode", lambda path, *args: asked.append(path) or original(path, *args))
+    monkeypatch.setattr(decoding, "_MAX_PIXELS", 1200)
+    for path, mode, pixels in decoding.decode_ahead(paths, rgb_files.read_rgb):
         pixels_ahead = sum(rgb_files.read_rgb(p)[0].size for p in list(asked) if p not in taken)
         assert pixels_ahead <= 1200 or pixels_ahead == 90 * 90
         most = max(most, pixels_ahead)
@@ -174,7 +178,7 @@ def test_pairs_become_scenes(call, tmp_path):
     assert told.startswith("a: passed over 1 other files or folders, e.g. photo1.cr2")
     down, right = map(float, re.fullmatch(r"shifted: b/photo0\.bmp: (\S+) down, (\S+) right of a/.*", shifted).groups())
     assert down == pytest.approx(-3, abs=0.3) and right == pytest.approx(4, abs=0.3)
-    assert warning == "warning: shifted shots teach a network to blur; align or remove them"
+    assert warning == "warning: shifted shots teach a network to blur; use --align, or remove them"
 
     files = [f"a/photo{k}.png b/photo{k}.bmp".split() for k in range(4)]
     lines = done.stdout.splitlines()
@@ -221,6 +225,99 @@ def test_unusable_shots_are_left_out(call, tmp_path):
     done = call(dataset_tool_tf.main, "--bursts", "shots", "--out", "none.tfrecords")
     assert done.returncode == 1 and not (tmp_path / "none.tfrecords").exists()
     assert done.stderr.splitlines()[-1] == "error: none of the 1 scenes has two shots that can be used"
+
+
+def test_sixteen_bits_and_floats_are_kept(call, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "deep").mkdir()
+    stored = {f"{k}.tif": rng.integers(0, 4000, [30, 40, 3], dtype=np.uint16) for k in range(3)}
+    for name, samples in stored.items():
+        tifffile.imwrite(tmp_path / "deep" / name, samples, photometric="rgb")
+    (tmp_path / "deep" / "broken.tif").write_bytes(b"II*")
+    done = call(dataset_tool_tf.main, "--input-dir", "deep", "--out", "deep.tfrecords")
+    assert done.returncode == 0, done.stderr
+    what = "uint16, 0 is black and 4095 white: 12 bits, as no sample is above 3999; --range 0 4095"
+    assert f"Samples: {what}." in done.stdout.splitlines()
+    records = tfrecords.ImageRecords(tmp_path / "deep.tfrecords")
+    order = [line.split("/")[1] for line in done.stdout.splitlines() if line[0].isdigit()]
+    for index, name in enumerate(order):
+        assert np.array_equal(records.read(index), stored[name].transpose(2, 0, 1))
+    assert records.scale() == Scale("uint16", 0, 4095)
+
+    done = call(dataset_tool_tf.main, "--input-dir", "deep", "--channels=1", "--range=auto", "--out", "auto.tfrecords")
+    scale = tfrecords.ImageRecords(tmp_path / "auto.tfrecords").scale()
+    grey = np.concatenate([samples @ [0.299, 0.587, 0.114] for samples in stored.values()])
+    assert (scale.black, scale.white) == pytest.approx(np.percentile(grey, [0.1, 99.9]), abs=1)
+    assert f"Samples: {scale}: the 0.1 and 99.9 % points." in done.stdout
+
+    (tmp_path / "deep" / "broken.tif").unlink()
+    tifffile.imwrite(tmp_path / "deep" / "float.tif", np.full([30, 40], np.nan, np.float32))
+    done = call(dataset_tool_tf.main, "--input-dir", "deep", "--out", "a.tfrecords")
+    assert done.stderr == "error: the files have samples of several types (float32, uint16); make a data set of each\n"
+    done = call(dataset_tool_tf.main, "--input-dir", "deep/float.tif", "--range", -2, 9, "--out", "a.tfrecords")
+    assert "float.tif: some of its samples are NaN, infinite or too large; replace them" in done.stderr
+    save(tmp_path / "deep" / "float.tif", RGB, format="PNG")
+    done = call(dataset_tool_tf.main, "--input-dir", "deep", "--out", "eight.tfrecords")
+    assert done.stderr.count("but black is taken for 0 and white for 65535") == 3  # 12 bits do not become 8.
+    assert tfrecords.ImageRecords(tmp_path / "eight.tfrecords").scale() == EIGHT_BITS
+
+
+def test_stacks_are_scenes_or_shots(call, tmp_path):
+    rng = np.random.default_rng(0)
+    stack = rng.random([5, 30, 40], np.float32)
+    (tmp_path / "stacks").mkdir()
+    tifffile.imwrite(tmp_path / "stacks/a.tif", stack[:3], imagej=True)
+    np.save(tmp_path / "stacks/b.npy", stack[3:].astype(np.float64))
+    np.savez(tmp_path / "stacks/c.npz", stack[0])
+    with tifffile.TiffWriter(tmp_path / "stacks/d.tif") as f:
+        for page in (stack[0], stack[1, :20], stack[2]):
+            f.write(page, metadata=None, contiguous=False)
+    done = call(dataset_tool_tf.main, "--input-dir", "stacks", "--out", "a.tfrecords")
+    wanted = "dataset_tool_tf.py takes them by --frames scenes or --frames shots"
+    assert f"skipped: stacks/a.tif: a stack of 3 pages; {wanted}" in done.stderr
+    assert done.stdout.splitlines()[1] == "0 stacks/c.npz" and "  Refused: 3 files" in done.stdout
+
+    done = call(
+        dataset_tool_tf.main, "--input-dir", "stacks", "--frames", "scenes", "--channels=1", "--out=b.tfrecords"
+    )
+    assert done.returncode == 0, done.stderr
+    records = tfrecords.ImageRecords(tmp_path / "b.tfrecords")
+    assert len(records) == 9 and records.scenes()[:, 1].tolist() == [1] * 9
+    lines = [line for line in done.stdout.splitlines() if line[0].isdigit()]
+    assert [line.split(" ", 1)[1] for line in lines if "b.npy" in line] == [
+        f"stacks/b.npy, page {page} of 2" for page in (1, 2)
+    ]
+    for index, line in enumerate(lines):
+        if "b.npy" in line:
+            np.testing.assert_array_equal(records.read(index)[0], stack[3 if "page 1" in line else 4])
+
+    done = call(dataset_tool_tf.main, "--input-dir", "stacks", "--frames", "shots", "--channels=1", "--out=c.tfrecords")
+    assert done.returncode == 0, done.stderr
+    assert "skipped: stacks/c.npz: no other shot of its scene can be used" in done.stderr
+    assert "skipped: stacks/d.tif, page 2 of 3: differs in size from stacks/d.tif, page 1 of 3" in done.stderr
+    shots = tfrecords.ImageRecords(tmp_path / "c.tfrecords").scenes()[:, 1].tolist()
+    assert sorted(shots) == [2, 2, 3]
+
+
+def test_shots_are_aligned(call, tmp_path):
+    rng, offsets = np.random.default_rng(0), [(0, 0), (3, -4), (-2, 1), (0, 0)]
+    content = textured_image(240, 260, seed=0).mean(axis=0) * 10
+    frames = [content[20 + y : 220 + y, 20 + x : 240 + x] + rng.normal(0, 100, [200, 220]) for y, x in offsets]
+    tifffile.imwrite(tmp_path / "drift.tif", np.clip(frames, 0, 4095).astype(np.uint16), imagej=True)
+    args = ["--input-dir", "drift.tif", "--frames", "shots", "--channels", 1, "--out", "drift.tfrecords"]
+    done = call(dataset_tool_tf.main, *args)
+    assert "  Shifted by 0.5 pixels or more: 2 shots" in done.stdout
+    done = call(dataset_tool_tf.main, *args, "--align")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "aligned: the scene of drift.tif, page 1 of 4: to the 215x195 of 220x200 pixels that all shots show",
+        "aligned: drift.tif, page 2 of 4: -3 down, +4 right of drift.tif, page 1 of 4",
+        "aligned: drift.tif, page 3 of 4: +2 down, -1 right of drift.tif, page 1 of 4",
+    ]
+    assert "  Shifted by 0.5 pixels or more: 0 shots" in done.stdout
+    records = tfrecords.ImageRecords(tmp_path / "drift.tfrecords")
+    shots = np.stack([records.read(k)[0].astype(float) for k in range(4)])
+    assert (shots - shots.mean(axis=0)).std() == pytest.approx(100 * np.sqrt(3 / 4), rel=0.05)  # Noise alone differs.
 
 
 def test_mismatched_pairs_are_refused(command, tmp_path):

@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import GOLDEN_DIR
+import tifffile
+from conftest import GOLDEN_DIR, smooth_image
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,6 +18,8 @@ import config
 import dnnlib
 from dnnlib import tflib
 from dnnlib.tflib import tf
+from imaging.scale import Scale
+from records import tfrecords
 from train import crop_weights, decay_at, learning_rate_at
 
 SHORT = ["--iterations", 4, "--eval-interval", 2, "--minibatch-size", 2, "--crop-size", 32]
@@ -202,6 +205,42 @@ def test_one_channel(train, photos, grey_snapshot, tmp_path, capsys):
     with pytest.raises(SystemExit):
         train("--validation-dir", photos, "--load-network", "grey.safetensors")
     assert "grey.safetensors: is a network of --channels 1, not of 3" in capsys.readouterr().err
+
+
+def test_sixteen_bits_from_data_set_to_inference(train, grey_snapshot, tmp_path, capsys):
+    """A series of 12 bits in 16 is trained on, measured in 12 bits, and denoised with its bits and no option."""
+    rng = np.random.default_rng(0)
+    clean = 300 + 10 * smooth_image(64, 64, seed=0)[:1].astype(np.uint16)
+    shots = [(clean + rng.normal(0, 100, clean.shape)).astype(np.uint16) for _ in range(3)]
+    tfrecords.write_shots(tmp_path / "series.tfrecords", ((shot, 0) for shot in shots), Scale("uint16", 0, 4095))
+    for name, samples in {"noisy": shots[0], "clean": clean}.items():
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", samples[0])
+    words = ["--noise", "none", "--channels", 1, "--load-network", grey_snapshot, "--learning-rate", 1e-9]
+    words += ["--iterations", 1, "--train-tfrecords", "series.tfrecords", "--precision", "float32"]
+    run_dir = train(*words, "--validation-dir", "noisy", "--reference-dir", "clean")
+    half = (shots[0] - 2047.5) / 2 + 2047.5  # What this network makes of its input.
+    psnr = 10 * np.log10(4095**2 / np.mean((np.rint(half) - clean) ** 2))
+    out = capsys.readouterr().out
+    assert out.count(f"Average PSNR: {psnr:.2f}") == 2
+    assert "uint16, 0 is black and 4095 white" in out
+
+    snapshot = f"{run_dir}/network_final.pickle"
+    assert tflib.load_snapshot(snapshot).data == {"samples": {"dtype": "uint16", "black": 0.0, "white": 4095.0}}
+    config.main(["export", "--network-snapshot", snapshot, "--out", "a.safetensors"])
+    stack = np.concatenate(shots)
+    tifffile.imwrite("stack.tif", stack, photometric="minisblack")
+    config.main(["infer-image", "--image", "stack.tif", "--out", "out.tif", "--network-snapshot", "a.safetensors"])
+    denoised = tifffile.imread("out.tif")
+    assert denoised.dtype == np.uint16
+    np.testing.assert_allclose(denoised, (stack - 2047.5) / 2 + 2047.5, atol=0.6)
+
+    args = ["validate", "--noise=none", "--dataset-dir=noisy", "--reference-dir=clean", "--network-snapshot", snapshot]
+    config.main([*args, "--precision", "float32"])
+    assert f"Average PSNR: {psnr:.2f}" in capsys.readouterr().out
+    config.main([*args, "--range", "0", "65535"])
+    out = capsys.readouterr().out
+    assert float(re.search(r"Average PSNR: (.*)", out)[1]) == pytest.approx(12.5, abs=0.1)  # 0 becomes 65535 / 4.
 
 
 @pytest.mark.usefixtures("small_network")

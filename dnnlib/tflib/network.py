@@ -16,6 +16,7 @@ class Network:
         input: Placeholder.
         output: Output of the network for `input`.
         vars: {local name: variable}.
+        data: What the snapshot says of the data that the network is for: a dictionary of JSON values; empty by default.
 
     The network keeps the default session of its creation, so any thread can use it while that session is open.
     """
@@ -31,7 +32,7 @@ class Network:
             scope: Variable scope, by default `name`. A second network on the same graph needs another one.
         """
         self.name, self.build_func, self.dtype, self.static_kwargs = name, build_func, dtype, static_kwargs
-        self.scope = scope or name
+        self.scope, self.data = scope or name, {}
         self._session = tf.get_default_session()
         self.input = tf.placeholder(tf.float32, input_shape, name="input")
         self.output = self.get_output_for(self.input)
@@ -88,7 +89,7 @@ class Network:
         return [words + _first_of(items) for words, items in lists.items() if items]
 
     def __getstate__(self):
-        return {
+        state = {
             "version": 2,
             "name": self.name,
             "static_kwargs": dict(self.static_kwargs),
@@ -96,6 +97,7 @@ class Network:
             "build_func_name": self.build_func.__name__,
             "variables": list(self.get_values().items()),
         }
+        return state | ({"data": self.data} if self.data else {})  # Published snapshots have no such field.
 
     def __setstate__(self, state):
         raise UserError("a Network is loaded with dnnlib.tflib.load_snapshot, not by unpickling")

@@ -1,9 +1,9 @@
 """Snapshots of networks in two formats, which the suffix selects.
 
-`.safetensors` holds the variables as float32 arrays and, as JSON in its metadata, version 2, name, static_kwargs and
-build_func_name. Any other suffix means the pickle of a `Network`. Its state is a dictionary of these fields,
-build_module_src (source code, for readers only), and variables, a list of (local name, float32 array). Both formats may
-also hold nothing but named arrays.
+`.safetensors` holds the variables as float32 arrays and, as JSON in its metadata, version 2, name, static_kwargs,
+build_func_name, and data if there is any. Any other suffix means the pickle of a `Network`. Its state is a dictionary
+of these fields, build_module_src (source code, for readers only), and variables, a list of (local name, float32 array).
+Both formats may also hold nothing but named arrays.
 
 Nothing in a snapshot is executed: the program that loads one builds the network with its own code.
 """
@@ -50,7 +50,8 @@ def save_snapshot(network, path):
     """Write a snapshot of `network` with its values."""
     if _is_safetensors(path):
         state = network.__getstate__()
-        _write_safetensors(path, dict(state["variables"]), {field: json.dumps(state[field]) for field in _FIELDS})
+        fields = [*_FIELDS, "data"] if "data" in state else _FIELDS
+        _write_safetensors(path, dict(state["variables"]), {field: json.dumps(state[field]) for field in fields})
     else:
         safe_pickle.dump(path, network)
 
@@ -92,6 +93,8 @@ def load_snapshot(path):
     for field, kind in _FIELDS.items():
         if state.keys() != {"variables"} and not isinstance(state.get(field), kind):
             raise UserError(f"{path}: not a network snapshot: its {field} is missing or wrong")
+    if not isinstance(state.get("data", {}), dict):
+        raise UserError(f"{path}: not a network snapshot: its data is wrong")
     if state.get("version", 2) != 2:
         raise UserError(f"{path}: a snapshot of version {printable(state['version'])}; only version 2 is known")
     return EasyDict(state, variables=_named_arrays(state.get("variables"), path))
@@ -169,7 +172,7 @@ def _read_safetensors(path):
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
             metadata = f.metadata() or {}
-            state = {field: json.loads(metadata[field]) for field in _FIELDS if field in metadata}
+            state = {field: json.loads(metadata[field]) for field in (*_FIELDS, "data") if field in metadata}
             return state | {"variables": {name: f.get_tensor(name) for name in f.keys()}}  # noqa: SIM118 - not a dict.
     except Exception as error:  # A damaged file raises errors of several types.
         what = f"not a safetensors file, truncated or damaged ({words_of(error)})"

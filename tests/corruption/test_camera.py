@@ -6,6 +6,7 @@ from scipy.signal import convolve2d
 
 import config
 import corruption
+import dnnlib
 import validation
 from corruption import camera
 from dnnlib import tflib
@@ -208,3 +209,11 @@ def test_preview_shows_the_camera(photos, tmp_path):
     assert sheet.shape == (3, 2 * 102 + 4, 5 * 76 + 4)
     weakest, strongest = (sheet[:, 132:204, left : left + 72].astype(int) - sheet[:, 30:102, 4:76] for left in (4, 308))
     assert strongest.std() > 2 * weakest.std()
+
+
+def test_images_that_a_camera_cannot_take():
+    noise = corruption.create("camera")
+    noise.check_images(3, "uint8")
+    for kind in ((1, "uint8"), (3, "uint16"), (3, "float32")):
+        with pytest.raises(dnnlib.UserError, match=r"^--noise camera: "):
+            noise.check_images(*kind)

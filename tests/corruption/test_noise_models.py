@@ -229,3 +229,13 @@ def test_mistakes_are_named():
 def test_settings_that_make_no_sense_are_named(name, settings, message):
     with pytest.raises(dnnlib.UserError, match=re.escape(message)):
         corruption.create(name, **settings)
+
+
+def test_poisson_noise_of_other_levels_than_256_is_exact():
+    noise, rng = corruption.create("poisson"), np.random.default_rng(0)
+    x = np.float32([[[0.3 / 255 - 0.5], [-0.7]]]).repeat(20_000, axis=2)  # Between two levels; below black.
+    counts = (noise.sample(x, rng, 2000.0)[0] + 0.5) * 2000
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-3)
+    mean = 2000 * 0.3 / 255
+    assert counts[0, 0].mean() == pytest.approx(mean, rel=0.02) and counts[0, 0].var() == pytest.approx(mean, rel=0.05)
+    assert not counts[0, 1].any() and (noise.for_validation(x, 1, "a")[0, 1] == -0.5).all()

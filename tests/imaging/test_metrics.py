@@ -45,14 +45,14 @@ def test_ssim_matches_wang_2004():
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (variances + c2)
     assert 0.1 < similarity.mean() < 0.9
-    assert metrics.ssim(a, b) == pytest.approx(similarity.mean(), abs=1e-9)
-    assert metrics.ssim(a, a) == pytest.approx(1)
+    assert metrics.ssim(a, b, 255) == pytest.approx(similarity.mean(), abs=1e-9)
+    assert metrics.ssim(a, a, 255) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("height, width, known", [(11, 11, True), (10, 20, False), (20, 3, False)])
 def test_ssim_of_small_images(height, width, known):
     a = np.random.default_rng(0).integers(0, 256, [3, height, width], dtype=np.uint8)
-    assert metrics.ssim(a, a) == 1 if known else math.isnan(metrics.ssim(a, a))
+    assert metrics.ssim(a, a, 255) == 1 if known else math.isnan(metrics.ssim(a, a, 255))
 
 
 def test_block_shift_of_worst_block():

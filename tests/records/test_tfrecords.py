@@ -8,6 +8,7 @@ import pytest
 from conftest import GOLDEN_DIR, example, record
 
 import dnnlib
+from imaging.scale import Scale
 from records import tfrecords
 
 IMAGES = [np.random.default_rng(k).integers(0, 256, [3, 9 + k, 14], dtype=np.uint8) for k in range(3)]
@@ -81,6 +82,40 @@ def test_shots_form_scenes(tmp_path, good, write):
     for k, (pixels, _) in enumerate(shots):
         assert np.array_equal(records.read(k), pixels)
     assert tfrecords.ImageRecords(write(good)).scenes().tolist() == [[0, 1], [1, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("scale", [Scale("uint16", 0, 4095), Scale("float32", -1.5, 2), Scale("uint8", 16, 235)])
+def test_types_and_ranges(tmp_path, scale):
+    path = str(tmp_path / "deep.tfrecords")
+    stored = [(image * np.float32(1.75)).astype(scale.dtype) - (scale.dtype == "float32") for image in IMAGES]
+    tfrecords.write_images(path, stored, scale)
+    records = tfrecords.ImageRecords(path)
+    records.check()
+    assert records.scale() == scale
+    for k, samples in enumerate(stored):
+        assert records.read(k).dtype == scale.dtype and np.array_equal(records.read(k), samples)
+        assert np.array_equal(records.crop(k, 2, 3, 5, 7), samples[:, 2:7, 3:10])
+
+
+@pytest.mark.parametrize(
+    "features,message",
+    [
+        ({"type": b"uint16"}, r"12 bytes of pixels for shape \(3, 2, 2\)"),
+        ({"type": b"int64", "data": bytes(96)}, "samples of type int64"),
+        ({"range": [3.0, 3.0]}, r"with black and white \(3.0, 3.0\)"),
+        ({"range": [float("nan"), 3.0]}, "with black and white"),
+        ({"range": [3.0]}, "not a tf.train.Example"),
+        (
+            {"type": b"uint16", "data": bytes(24)},
+            "has samples of uint16, 0 is black and 65535 white, in a file of uint8",
+        ),
+    ],
+)
+def test_other_types_are_refused(write, features, message):
+    first = record(example(shape=[3, 2, 2], data=bytes(12)))
+    second = example(**{"shape": [3, 2, 2], "data": bytes(12)} | features)
+    with pytest.raises(dnnlib.UserError, match=f"record 1 .*{message}|record 1 {message}"):
+        tfrecords.ImageRecords(write(first + record(second))).check()
 
 
 @pytest.mark.parametrize(
