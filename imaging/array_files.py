@@ -12,6 +12,7 @@ import dnnlib
 from imaging import images
 from imaging.pages import Kind, Page, Source
 
+SUFFIXES = (".npy", ".npz")
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _LARGEST = 2 << 30  # Bytes of an .npz file's arrays, which are held in memory; those of an .npy file are not.
 _SHAPES = "[H, W], [T, H, W] or [T, H, W, C] with 1 or 3 channels"

@@ -22,18 +22,19 @@ _MAX_SIDE = {"WEBP": 16383, "JPEG": 65500}  # Pixels.
 
 
 @contextlib.contextmanager
-def open_source(path, sample_range=None):
+def open_source(path, sample_range=None, page=None):
     """Open an image file as a Source. Only headers are read; `Source.read` decodes.
 
     Args:
         path: Image file.
         sample_range: (black, white) sample values; None: the default of `Page.range`.
+        page: The page that is to be read; None: all. The others are not checked, which takes long in long stacks.
 
     Raises:
         UserError: The file is broken or of an unknown kind.
     """
     with images.readable(path, also=tiff_files.ERRORS):
-        tiff = tiff_files.open_tiff(path)
+        tiff = tiff_files.open_tiff(path, page)
     if tiff is None:
         arrays = array_files.open_source(path, sample_range)
         yield pillow_files.open_source(path, sample_range) if arrays is None else arrays
@@ -45,7 +46,7 @@ def open_source(path, sample_range=None):
                 page = tiff.pages[index]
                 return tiff_files.to_page(page, page.asarray(), sample_range)
 
-        largest = max(tiff.pages, key=lambda page: page.nbytes)
+        largest = tiff.pages[page] if page is not None else max(tiff.pages, key=lambda page: page.nbytes)
         size, (mode, orientation) = (largest.imagelength, largest.imagewidth), tiff_files.first_page(tiff)
         dtype = tiff.pages[0].dtype
         dtype = "float32" if dtype.kind == "f" else "uint16" if dtype == np.uint16 else "uint8"

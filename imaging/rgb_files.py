@@ -32,7 +32,7 @@ def read_header(frame):
 
     Raises UserError if the file is broken, `images.Refused` if it is a stack of which no page is named.
     """
-    with image_files.open_source(_path_of(frame)) as source:
+    with image_files.open_source(_path_of(frame), page=_page_of(frame)) as source:
         _check_pages(frame, source)
         height, width = source.size
         return source.mode, (height, width) if source.orientation in (5, 6, 7, 8) else (width, height)
@@ -127,6 +127,10 @@ def _path_of(frame):
     return frame.path if isinstance(frame, Frame) else frame
 
 
+def _page_of(frame):
+    return frame.page if isinstance(frame, Frame) else None
+
+
 def _check_pages(frame, source):
     if source.pages > 1 and not isinstance(frame, Frame):
         raise images.Refused(f"{frame}: a stack of {source.pages} pages; {_STACKS}")
@@ -135,9 +139,9 @@ def _check_pages(frame, source):
 def _read_page(frame):
     path = _path_of(frame)
     try:
-        with image_files.open_source(path) as source:
+        with image_files.open_source(path, page=_page_of(frame)) as source:
             _check_pages(frame, source)
-            return source.read(frame.page if isinstance(frame, Frame) else 0)
+            return source.read(_page_of(frame) or 0)
     except dnnlib.UserError as error:
         raise type(error)(str(error).replace(path, str(frame), 1)) from None
 

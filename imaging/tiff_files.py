@@ -50,8 +50,10 @@ class _Strict(logging.Filter):
 logging.getLogger("tifffile").addFilter(_Strict())
 
 
-def open_tiff(path):
+def open_tiff(path, page=None):
     """Return an open `tifffile.TiffFile`; None if `path` is not a TIFF file or is left to Pillow, such as 8-bit CMYK.
+
+    page: The page that is to be read; None: all. Besides it only the first is checked.
 
     Raises UserError for unsupported samples or channels, and Pillow's error for an image with too many pixels.
     """
@@ -63,7 +65,7 @@ def open_tiff(path):
     try:
         if head[8:] == b"CR" or _is_raw(tiff):  # "CR" marks the raw files of Canon.
             raise images.Refused(f"{path}: a raw photograph; develop it to PNG or TIFF of 16 bits")
-        return tiff if _check(tiff, path) else None
+        return tiff if _check(tiff, path, page) else None
     except BaseException:
         tiff.close()
         raise
@@ -75,13 +77,14 @@ def _is_raw(tiff):
     return first is not None and (_DNG_VERSION in first.tags or bool(first.is_reduced and first.subifds))
 
 
-def _check(tiff, path):
-    """Whether this module reads all pages; False if Pillow reads the first. Raises an error if neither can."""
+def _check(tiff, path, page):
+    """Whether this module reads the pages; False if Pillow reads the first. Raises an error if neither can."""
     if not tiff.pages:
         raise tifffile.TiffFileError("it has no pages")
     if len(tiff.pages) == 1 and tiff.series[0].size > tiff.pages[0].size:
         raise dnnlib.UserError(f"{path}: a stack with a directory for its first page only; save it as BigTIFF")
-    return all(_is_supported(page, path) for page in tiff.pages)
+    checked = tiff.pages if page is None else [tiff.pages[index] for index in {0, page}]
+    return all(_is_supported(page, path) for page in checked)
 
 
 def _is_supported(page, path):

@@ -14,7 +14,7 @@ import numpy as np
 
 import dnnlib
 from dnnlib import tflib
-from imaging import image_files, images, metrics, pages, scale
+from imaging import array_files, image_files, images, metrics, pages, scale
 from inference import tiling
 from inference.compare import removed
 from inference.networks import Networks
@@ -103,6 +103,7 @@ def find_jobs(image, out, compare):
     jobs = []
     for path in paths:
         name = os.path.relpath(os.path.abspath(path), base)
+        name += ".tif" if name.lower().endswith(array_files.SUFFIXES) else ""  # Arrays become TIFF files.
         comparison = None if compare is None else _output(compare, name + _comparison_suffix(name), several)
         jobs.append(Job(path, _output(out, name, several), comparison))
     taken = {os.path.realpath(path): path for path in paths}

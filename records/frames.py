@@ -4,10 +4,10 @@ import functools
 import os
 
 import dnnlib
-from imaging import images, rgb_files, scale
+from imaging import array_files, images, rgb_files, scale
 from records.decoding import decode_ahead
 
-SUFFIXES = (*images.SUFFIXES, ".npy", ".npz")
+SUFFIXES = images.SUFFIXES + array_files.SUFFIXES
 READINGS = ("scenes", "shots")  # What the pages of a stack can be.
 
 

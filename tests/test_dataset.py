@@ -10,6 +10,7 @@ from dataset import TrainingData, minibatches, turn
 from dnnlib import tflib
 from dnnlib.tflib import tf
 from imaging import images, rgb_files
+from imaging.scale import Scale
 from records import tfrecords
 
 GAUSSIAN = corruption.create("gaussian")
@@ -99,6 +100,27 @@ def test_small_images_are_enlarged(tmp_path, height, width):
     if min(height, width) == 20:  # Squares stay squares: as many edges along x as along y.
         edges = [np.abs(np.diff(clean, axis=axis)).sum() for axis in (2, 3)]
         assert edges[0] == pytest.approx(edges[1], rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "poisson"])
+def test_depth_changes_no_minibatch(tmp_path, photos, training_file, name):
+    """8 bits stored in 16, or as floats of another range, give the same crops and noise; small images included."""
+    pixels = [rgb_files.read_rgb(path) for path in images.list_images(photos)]
+    kinds = {
+        Scale("uint16", 0, 65535): [x * np.uint16(257) for x in pixels],
+        Scale("float32", -100, 410): [x * np.float32(2) - 100 for x in pixels],
+    }
+    noise, clean_only = corruption.create(name), slice(3, None)
+    expected = draw(training_file, 0, 4, noise=noise)
+    for scale, samples in kinds.items():
+        path = str(tmp_path / f"{scale.dtype}.tfrecords")
+        tfrecords.write_images(path, samples, scale)
+        for a, b in zip(expected, draw(path, 0, 4, noise=noise)):
+            for x, y in zip(a, b):
+                np.testing.assert_allclose(x, y, atol=1e-6)
+        small, large = (draw(file, 0, 4, noise=noise, crop_size=64) for file in (training_file, path))
+        for a, b in zip(small, large):  # Bicubic on bytes rounds twice.
+            np.testing.assert_allclose(a[clean_only], b[clean_only], atol=1.5 / 255)
 
 
 def test_damaged_record_is_named(tmp_path, photos):

@@ -180,6 +180,8 @@ def test_jobs(tmp_path, monkeypatch):
     os.makedirs("a/out")
     os.link("a/x.png", "a/out/x.png")
     assert {os.path.relpath(job.out, "a/out") for job in denoise_files.find_jobs(["a"], "a/out", None)} == tree
+    open("a/s.npy", "w").close()
+    assert denoise_files.find_jobs(["a/s.npy"], "out/", "c/") == [job("a/s.npy", "out/s.npy.tif", "c/s.npy.tif.tif")]
     for images, out, compare in [
         (["a"], "a", None),
         (["a/x.png", "b/x.png"], ".", None),
