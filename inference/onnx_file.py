@@ -3,6 +3,8 @@
 The U-Net is written anew in the operations of ONNX. Channels and widths are those of the variables.
 """
 
+import json
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -11,13 +13,13 @@ import dnnlib
 from network import LEAKY_SLOPE, MULTIPLE
 
 OPSET = 17  # The oldest that has been tested: an older file runs in more programs.
-RANGE = {"black": "-0.5", "white": "0.5"}
 
 
 def write(network, path):
     """Write a network as an ONNX file that maps `image` to `denoised`, in float32.
 
-    Both are [N, C, H, W] of any size; for MRI they are [N, 255, 255]. The metadata name the values of black and white.
+    Both are [N, C, H, W] of any size; for MRI they are [N, 255, 255]. The metadata name the values of black and white,
+    and say what the snapshot says of its data: the type, black and white of the samples that became these values.
 
     Raises:
         ValueError: The network has layers that this module does not know.
@@ -35,7 +37,8 @@ def write(network, path):
     opsets = [helper.make_opsetid("", OPSET)]
     ir_version = helper.find_min_ir_version_for(opsets)
     model = helper.make_model(contents, opset_imports=opsets, ir_version=ir_version, producer_name="noise2noise")
-    helper.set_model_props(model, RANGE)
+    data = {name: json.dumps(value) for name, value in network.data.items()}
+    helper.set_model_props(model, data | {"black": "-0.5", "white": "0.5"})
     onnx.checker.check_model(model, full_check=True)
     with dnnlib.open_atomic(path, "wb") as f:
         f.write(model.SerializeToString())

@@ -1,6 +1,7 @@
 """Tests of `export`: converted snapshots; SavedModels and ONNX files, which serve without this code."""
 
 import functools
+import json
 import os
 import resource
 import subprocess
@@ -37,7 +38,10 @@ for path in sys.argv[3:]:
 """
 
 
-def write_network(folder, channels):
+SAMPLES = {"dtype": "uint16", "black": 100.0, "white": 4095.0}
+
+
+def write_network(folder, channels, data=None):
     """Write the snapshot of a network with random weights and biases; return its path."""
     path = str(folder / "network.pickle")
     with tf.Graph().as_default(), tflib.create_session() as session:
@@ -46,6 +50,7 @@ def write_network(folder, channels):
         rng = np.random.default_rng(0)
         biased = {k: v if "weight" in k else rng.normal(0, 0.1, v.shape) for k, v in net.get_values().items()}
         net.set_values(biased, "random biases")
+        net.data = data or {}
         tflib.save_snapshot(net, path)
     return path
 
@@ -57,7 +62,7 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grey_snapshot(tmp_path_factory):
-    return write_network(tmp_path_factory.mktemp("grey"), channels=1)
+    return write_network(tmp_path_factory.mktemp("grey"), channels=1, data={"samples": SAMPLES})
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +137,9 @@ def test_onnx(request, tmp_path, monkeypatch, capsys, kind, main, load, shapes):
     path = request.getfixturevalue(kind)
     main(["export", "--network-snapshot", path, "--out", "new/denoiser.onnx"])
     assert capsys.readouterr().out == f"Exported {path} to new/denoiser.onnx.\n"
-    check_onnx("new/denoiser.onnx", shapes, run_network(load, path, random_images(shapes)))
+    metadata = check_onnx("new/denoiser.onnx", shapes, run_network(load, path, random_images(shapes)))
+    samples = {"samples": json.dumps(SAMPLES)} if kind == "grey_snapshot" else {}
+    assert metadata == {"black": "-0.5", "white": "0.5"} | samples
 
 
 def random_images(shapes):
@@ -140,15 +147,15 @@ def random_images(shapes):
 
 
 def check_onnx(path, shapes, outputs):
-    """Compare an ONNX file with the network's outputs for random images; check what the file says about itself."""
+    """Compare an ONNX file with the network's outputs for random images; return its metadata."""
     session = onnxruntime.InferenceSession(path)
-    assert session.get_modelmeta().custom_metadata_map == {"black": "-0.5", "white": "0.5"}
     (x,), (y,) = session.get_inputs(), session.get_outputs()
     assert (x.name, y.name) == ("image", "denoised") and x.shape == y.shape
     for image, expected in zip(random_images(shapes), outputs):
         (found,) = session.run(None, {"image": image})
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert np.ptp(expected) > 0.1
+    return session.get_modelmeta().custom_metadata_map
 
 
 def test_rgb_conversion(snapshot, tmp_path, monkeypatch):
