@@ -258,8 +258,7 @@ def infer_image(args, given):
     """Denoise images as they are."""
     names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
     settings = EasyDict({name: args[name] for name in (*names, "ensemble")}, **_networks(args))
-    settings.sample_range = scale.parse_range(args.sample_range)
-    settings.mean_stays = NOISE_MODELS[args.noise].mean_stays
+    settings.update(sample_range=scale.parse_range(args.sample_range), mean_stays=NOISE_MODELS[args.noise].mean_stays)
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     launch.call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 
