@@ -8,6 +8,7 @@ and results/benchmark.png. Run nothing else meanwhile.
 import contextlib
 import functools
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -35,28 +36,21 @@ RGB, MRI = (DEFAULTS.minibatch_size, 3, 256, 256), (MRI_DEFAULTS.minibatch_size,
 PHOTO = (1, 3, 512, 768)  # The size of the Kodak images.
 # Nominal work: multiplications and additions of the convolutions as written, 347,890 per pixel (MRI: 342,706).
 GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4, "convolution": 43.5}
+CROPS = {"8x96x96": (8, 3, 96, 96), "4x160x160": (4, 3, 160, 160)}  # Other minibatches of the RGB step.
+GFLOP |= {name: GFLOP["RGB step"] * math.prod(shape) / math.prod(RGB) for name, shape in CROPS.items()}
+GFLOP_PER_MEGAPIXEL = {"RGB step": 3 * 347.89, "768x512": 347.89}
 DRAIN, BLOCK = 5, 5  # Steps that use up minibatches prepared during other cases; steps measured.
 
 
 class Case:
-    """A case to time, with its session and graph."""
+    """A case to time."""
 
-    def __init__(self, build, *args, block=1, **kwargs):
-        """Build a case.
-
-        Args:
-            build: Function that makes the graph from `args` and `kwargs` and returns the operations to run.
-            block: Number of runs timed at once.
+    def __init__(self, run, block=1):
+        """Args:
+        run: Function that computes once.
+        block: Number of runs timed at once.
         """
-        self.block, self.seconds = block, []
-        with tf.Graph().as_default():
-            self.session = tflib.create_session()
-            with self.session.as_default():
-                fetches = build(*args, **kwargs)
-                self.session.run(tf.global_variables_initializer())
-                for initializer in tf.get_collection(tf.GraphKeys.TABLE_INITIALIZERS):
-                    self.session.run(initializer)
-        self._run = self.session.make_callable(fetches)
+        self.block, self.seconds, self._run = block, [], run
         self._run()
 
     def run(self):
@@ -67,6 +61,27 @@ class Case:
         for _ in range(self.block):
             self._run()
         self.seconds.append((time.perf_counter() - start) / self.block)
+
+
+def graph_case(build, *args, block=1, **kwargs):
+    """Return a Case of the operations that `build(*args, **kwargs)` makes, in a graph and session of its own."""
+    with tf.Graph().as_default():
+        session = tflib.create_session()
+        with session.as_default():
+            fetches = build(*args, **kwargs)
+            session.run(tf.global_variables_initializer())
+            for initializer in tf.get_collection(tf.GraphKeys.TABLE_INITIALIZERS):
+                session.run(initializer)
+    return Case(session.make_callable(fetches), block)
+
+
+def peer_case(compute, precision, *shapes):
+    """Return a Case of the same network in PyTorch: eager or compiled, which is faster."""
+    from benchmarks import peer
+
+    arrays = [np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes]
+    rate = DEFAULTS.learning_rate if len(shapes) > 1 else None
+    return Case(peer.fastest(getattr(peer, compute), precision == "bfloat16", arrays, learning_rate=rate))
 
 
 def constant(shape):
@@ -85,11 +100,11 @@ def layers_of(module):
         network.layers = layers
 
 
-def rgb_step(dtype, module=layers, batches=None):
+def rgb_step(dtype, module=layers, batches=None, shape=RGB):
     """Build a training step of the RGB network: forward, backward, Adam."""
     with layers_of(module):
         net = network.create_autoencoder(dtype)
-        inputs = next_of(batches)[:2] if batches else [constant(RGB), constant(RGB)]
+        inputs = next_of(batches)[:2] if batches else [constant(shape), constant(shape)]
         optimizer = tflib.Optimizer(DEFAULTS.learning_rate, DEFAULTS.beta1, DEFAULTS.beta2, DEFAULTS.epsilon)
         loss, update, _ = optimizer.minimize(
             lambda x, y: tf.reduce_mean(tf.square(net.get_output_for(x) - y)), inputs, ["/cpu:0"]
@@ -153,57 +168,72 @@ def slice_batches():
     return dataset_mri.minibatches(data, settings, 0, MRI[0], 0, 10**6)
 
 
-def all_cases(path, best):
+def all_cases(path, best, peers=False):
     """Return {name: function that makes the Case}.
 
     Args:
         path: TFRecords file of training images.
         best: The fastest type on this hardware.
+        peers: Whether to compare with PyTorch.
     """
     f32, bf16, cases, real = tf.float32, tf.bfloat16, {}, {"block": BLOCK}
-    for name, step in (("RGB step", rgb_step), ("MRI step", mri_step), ("768x512", inference)):
-        cases[f"{name}, plain"] = functools.partial(Case, step, f32, plain_layers)
-        cases[f"{name}, float32"] = functools.partial(Case, step, f32)
-        cases[f"{name}, bfloat16"] = functools.partial(Case, step, bf16)
-    cases["RGB step, constant input"] = functools.partial(Case, rgb_step, best, **real)
+    case, slices = functools.partial(functools.partial, graph_case), (MRI[0], 1, *MRI[1:])
+    for name, step, shapes in (
+        ("RGB step", rgb_step, [RGB, RGB]),
+        ("MRI step", mri_step, [slices, slices]),
+        ("768x512", inference, [PHOTO]),
+    ):
+        cases[f"{name}, plain"] = case(step, f32, plain_layers)
+        cases[f"{name}, float32"] = case(step, f32)
+        cases[f"{name}, bfloat16"] = case(step, bf16)
+        for precision in ("float32", "bfloat16") if peers else ():
+            cases[f"{name}, PyTorch {precision}"] = functools.partial(peer_case, step.__name__, precision, *shapes)
+    cases["RGB step, constant input"] = case(rgb_step, best, **real)
     for noise in ("gaussian", "poisson"):
         batches = functools.partial(photo_batches, path, noise)
-        cases[f"RGB step, {noise} input"] = functools.partial(Case, rgb_step, best, batches=batches, **real)
-    cases["MRI step, constant input"] = functools.partial(Case, mri_step, best, **real)
-    cases["MRI step, real input"] = functools.partial(Case, mri_step, best, batches=slice_batches, **real)
+        cases[f"RGB step, {noise} input"] = case(rgb_step, best, batches=batches, **real)
+    for name, shape in CROPS.items():
+        cases[f"RGB step, {name}"] = case(rgb_step, best, shape=shape, **real)
+    cases["MRI step, constant input"] = case(mri_step, best, **real)
+    cases["MRI step, real input"] = case(mri_step, best, batches=slice_batches, **real)
     for dtype in (f32, bf16):
-        cases[f"matrix product, {dtype.name}"] = functools.partial(Case, product, dtype)
-        cases[f"convolution, {dtype.name}"] = functools.partial(Case, convolution, dtype)
+        cases[f"matrix product, {dtype.name}"] = case(product, dtype)
+        cases[f"convolution, {dtype.name}"] = case(convolution, dtype)
     return cases
 
 
 def baseline(name):
     """Return the name of the case that case `name` is compared with."""
     group, kind = name.split(", ")
-    return f"{group}, {'constant input' if kind.endswith('input') else 'plain'}"
+    return f"{group}, {'constant input' if kind.endswith('input') or kind in CROPS else 'plain'}"
 
 
 def summarize(cases, memory):
-    """Return a row per case: median, lowest and highest seconds, speed-up over its baseline, GFLOP/s, peak memory."""
+    """Return a row per case: median, lowest and highest seconds; GFLOP/s and their ratio to those of the baseline;
+    megapixels per second; peak memory.
+    """
+    work = {name: GFLOP.get(name.split(", ")[1], GFLOP[name.split(", ")[0]]) for name in cases}
     medians = {name: float(np.median(case.seconds)) for name, case in cases.items()}
-    rows = []
+    rates, rows = {name: work[name] / medians[name] for name in cases}, []
     for name, case in cases.items():
         row = {"case": name, "median": medians[name], "lowest": min(case.seconds), "highest": max(case.seconds)}
+        row["gflops"], group = rates[name], name.split(", ")[0]
         if baseline(name) in cases:
-            row["ratio"] = medians[baseline(name)] / medians[name]
-        row["gflops"] = GFLOP[name.split(", ")[0]] / medians[name]
+            row["ratio"] = rates[name] / rates[baseline(name)]
+        if group in GFLOP_PER_MEGAPIXEL:
+            row["megapixels"] = rates[name] / GFLOP_PER_MEGAPIXEL[group]
         rows.append(row | ({"peak_gib": memory[name]} if name in memory else {}))
     return rows
 
 
 def print_table(rows):
     """Print the rows as a Markdown table."""
-    print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | peak memory, GiB |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | megapixels/s | peak GiB |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
         seconds = "{median:.3f} ({lowest:.3f}-{highest:.3f})".format(**row)
-        ratio, peak = (f"{row[key]:.2f}" if key in row else "" for key in ("ratio", "peak_gib"))
-        print(f"| {row['case']} | {seconds} | {ratio} | {row['gflops']:.0f} | {peak} |")
+        ratio, pixels, peak = (f"{row[key]:.2f}" if key in row else "" for key in ("ratio", "megapixels", "peak_gib"))
+        print(f"| {row['case']} | {seconds} | {ratio} | {row['gflops']:.0f} | {pixels} | {peak} |")
 
 
 def plot(rows, path):
@@ -249,6 +279,7 @@ def main():
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="cases whose names have TEXT, or one of TEXT|TEXT|..."
     )
+    parser.add_argument("--peer", action="store_true", help="compare with PyTorch, which has to be installed")
     parser.add_argument("--train-tfrecords", metavar="FILE", help="training images; default: noise, 481x321")
     parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
     args = parser.parse_args()
@@ -259,8 +290,11 @@ def main():
         if not args.train_tfrecords:
             rng = np.random.default_rng(0)
             tfrecords.write_images(path, (rng.integers(256, size=[3, 321, 481], dtype=np.uint8) for _ in range(100)))
-        builders = {k: v for k, v in all_cases(path, best).items() if any(part in k for part in args.only.split("|"))}
-        memory = {name: peak_memory(name, path) for name in builders if name.endswith(("plain", "float32", "bfloat16"))}
+        builders = {
+            k: v for k, v in all_cases(path, best, args.peer).items() if any(part in k for part in args.only.split("|"))
+        }
+        alone = [n for n in builders if n.endswith(("plain", "float32", "bfloat16")) and "PyTorch" not in n]
+        memory = {name: peak_memory(name, path) for name in alone}
         cases = {}
         for name, build in builders.items():
             print(f"building: {name}", file=sys.stderr)
