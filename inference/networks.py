@@ -35,9 +35,11 @@ class Networks(contextlib.ExitStack):
             if self._grey_snapshot:
                 kind = "greyscale" if grey else "colour"
                 print(f"Network for {kind} images: {_shown(path)}, as --network-snapshot names no other.")
-            self.enter_context(tf.Graph().as_default())
-            self.enter_context(tflib.create_session())
-            network = load_autoencoder(path, self._dtype)
+            with contextlib.ExitStack() as opened:  # Closes them if the snapshot is refused.
+                opened.enter_context(tf.Graph().as_default())
+                opened.enter_context(tflib.create_session())
+                network = load_autoencoder(path, self._dtype)
+                self.push(opened.pop_all())
             self._loaded[path] = Ensemble(network) if self._ensemble else network
         return self._loaded[path]
 
