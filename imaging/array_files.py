@@ -21,7 +21,7 @@ _SHAPES = "[H, W], [T, H, W] or [T, H, W, C] with 1 or 3 channels"
 @contextlib.contextmanager
 def readable(path):
     """Turn what NumPy raises in the block into a UserError."""
-    with images.readable(path, also=(zipfile.BadZipFile,)):
+    with images.readable(path, also=(Exception,)):  # Damaged headers raise errors of many kinds.
         yield
 
 

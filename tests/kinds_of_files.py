@@ -87,12 +87,13 @@ def image_example(height, width, **features):
 
 
 def record_payloads(folder):
-    return [image_example(2, 3), image_example(10, 20), image_example(1, 1), image_example(2, 3, scene=[7])]
+    deep = example(shape=[1, 4, 5], data=bytes(range(40)), type=b"uint16", range=[10.0, 4095.0])
+    return [image_example(2, 3), image_example(10, 20), image_example(1, 1), image_example(2, 3, scene=[7]), deep]
 
 
 def record_files(folder):
     payloads = record_payloads(folder)
-    return [b"".join(map(record, payloads)), record(payloads[1]), 2 * record(payloads[3])]
+    return [b"".join(map(record, payloads[:4])), record(payloads[1]), 2 * record(payloads[3]), record(payloads[4])]
 
 
 def read_records(path):
@@ -101,7 +102,7 @@ def read_records(path):
     records.scenes()
     for k in range(len(records)):
         pixels = records.read(k)
-        assert pixels.shape == records.shape(k) and pixels.dtype == np.uint8
+        assert pixels.shape == records.shape(k) and pixels.dtype == records.scale().dtype
 
 
 FORMATS = [  # Format, mode, options.
@@ -199,6 +200,15 @@ def read_both(path):
         raise errors[-1]
 
 
+def array_files(folder):
+    stack, files = np.arange(360, dtype=np.uint16).reshape(3, 10, 12), []
+    for save, arrays in ((np.save, [stack]), (np.savez, [stack, stack[0]]), (np.savez_compressed, [stack])):
+        file = io.BytesIO()
+        save(file, *arrays)
+        files.append(file.getvalue())
+    return files
+
+
 def volumes(folder):
     files = []
     for dtype in (np.uint8, np.int16, np.float32, np.float64):
@@ -231,6 +241,7 @@ KINDS = {  # Function for the data to mutate, function that makes them a file or
     "image": (image_files, None, "x.png", read_both),
     "PNG with right checksums": (png_files, with_checksums, "x.png", read_both),
     "TIFF": (tiff_files, None, "x.tif", read_both),
+    "array": (array_files, None, "x.npz", read_pages),
     "volume": (volumes, None, "x.nii", read_volume),
     "gzipped volume": (packed_volumes, None, "x.nii.gz", read_volume),
     "volume, then gzipped": (volumes, gzip.compress, "x.nii.gz", read_volume),
