@@ -1,6 +1,7 @@
 """Tests of training on images: the schedule, and whole runs."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import tifffile
 from conftest import GOLDEN_DIR, smooth_image
@@ -228,6 +230,9 @@ def test_sixteen_bits_from_data_set_to_inference(train, grey_snapshot, tmp_path,
     snapshot = f"{run_dir}/network_final.pickle"
     assert tflib.load_snapshot(snapshot).data == {"samples": {"dtype": "uint16", "black": 0.0, "white": 4095.0}}
     config.main(["export", "--network-snapshot", snapshot, "--out", "a.safetensors"])
+    config.main(["export", "--network-snapshot", snapshot, "--out", "a.onnx"])
+    samples = onnxruntime.InferenceSession("a.onnx").get_modelmeta().custom_metadata_map["samples"]
+    assert json.loads(samples) == {"dtype": "uint16", "black": 0, "white": 4095}
     stack = np.concatenate(shots)
     tifffile.imwrite("stack.tif", stack, photometric="minisblack")
     config.main(["infer-image", "--image", "stack.tif", "--out", "out.tif", "--network-snapshot", "a.safetensors"])

@@ -69,6 +69,7 @@ def test_tensorflow_reads_our_file(good, write):
     assert len(payloads) == 3
     for payload, pixels in zip(payloads, IMAGES):
         features = tf.train.Example.FromString(payload).features.feature
+        assert set(features) == {"shape", "data"}  # As published.
         assert tuple(features["shape"].int64_list.value) == pixels.shape
         assert features["data"].bytes_list.value[0] == pixels.tobytes()
 
