@@ -73,9 +73,12 @@ wait_for() { # WHAT COMMAND...
 }
 
 train() { # Submit a run; prints the number of the job.
-    "$python" "$root/config.py" train --submit slurm --nodes 2 --train-tfrecords train.tfrecords --validation-dir images \
-        --iterations 600 --eval-interval 40 --crop-size 32 --minibatch-size 2 --precision float32 --seed 1 "$@" |
-        tee -a /dev/stderr | sed -n 's/.*Submitted job \([0-9]*\) .*/\1/p'
+    local said
+    said=$("$python" "$root/config.py" train --submit slurm --nodes 2 --train-tfrecords train.tfrecords \
+        --validation-dir images --iterations 600 --eval-interval 40 --crop-size 32 --minibatch-size 2 \
+        --precision float32 --seed 1)
+    echo "$said" >&2
+    sed -n 's/.*Submitted job \([0-9]*\) .*/\1/p' <<< "$said"
 }
 
 finished() { [ -e "$1/_finished.txt" ]; }
