@@ -50,13 +50,15 @@ def read_curves(stages, tags):
 
 
 def read_scalars(run_dir):
-    """Return {tag: (steps, values)} of a run."""
+    """Return {tag: (steps, values)} of a run, without the PSNR of its initial weights, which would squeeze the rest."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     load_submit_config(run_dir)  # UserError if it is not a run.
     events = EventAccumulator(run_dir)
     events.Reload()
     points = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if "/margin_" not in tag}
+    if "PSNR_avg_psnr" in points:
+        points["PSNR_avg_psnr"] = [point for point in points["PSNR_avg_psnr"] if point.step > 0]
     return {tag: ([p.step for p in series], [p.value for p in series]) for tag, series in points.items()}
 
 
@@ -80,6 +82,7 @@ def plot(plots, path, xlabel, ylabel=""):
         for (label, points), style in zip(lines.items(), itertools.cycle(("-", "--", ":", "-."))):
             axes.plot(*points, style, label=label, marker="o", markersize=3)
         axes.set(title=title, xlabel=xlabel)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0][0].set_ylabel(ylabel)
