@@ -223,11 +223,12 @@ def _denoise_page(net, noisy, max_pixels, name, mean_stays):
         crop, worst = functools.partial(noisy.crop, channels=channels_of(net)), (0.0, 0, 0)
         for rows, columns, y in tiling.run_tiles(net, crop, noisy.size, max_pixels):
             denoised.put(rows, columns, y, source=noisy)
-            change, (top, left) = metrics.block_change(crop(rows, columns), y)
-            worst = max(worst, (change, rows.start + top, columns.start + left))
+            if mean_stays:
+                change, (top, left) = metrics.block_change(crop(rows, columns), y)
+                worst = max(worst, (change, rows.start + top, columns.start + left))
             bar.update()
     change, top, left = worst
-    if mean_stays and change > SPOT:
+    if change > SPOT:
         size = metrics.BLOCK
         print(
             f"warning: {name}: denoising changed the mean colour of the {size}x{size} pixels at column {left}, row "

@@ -60,7 +60,6 @@ def reconstruct(kspace_file, out, network_snapshot, sample_range, p_at_edge, pos
             restored.append(model.restore(kspace.undersample(known, mask, undersampling.probability), mask, known)[1])
     dnnlib.util.make_parents(out)
     if is_nifti:
-        black, white = sample_range
         _write_nifti(out, (np.concatenate(restored) + 0.5) * (white - black) + black)
     else:
         images.save(out, Image.fromarray(images.to_uint(restored[0][0], np.uint16)))

@@ -108,6 +108,20 @@ def shifting_snapshot(tmp_path_factory):
 
 
 @pytest.fixture
+def net():
+    """A network in colour with random weights and without biases, on the default session."""
+    import network
+    from dnnlib import tflib
+    from dnnlib.tflib import tf
+
+    with tf.Graph().as_default(), tflib.create_session() as session:
+        tf.set_random_seed(3)
+        net = network.create_autoencoder()
+        session.run(tf.global_variables_initializer())
+        yield net
+
+
+@pytest.fixture
 def small_network(monkeypatch):
     """Replace the U-Net by three convolutions, for fast tests of the code around it."""
     import network

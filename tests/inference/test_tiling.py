@@ -4,20 +4,9 @@ import numpy as np
 import pytest
 
 import network
-from dnnlib import tflib
-from dnnlib.tflib import tf
 from inference import tiling
 
 SMALLEST = (2 * tiling.MARGIN + 32) ** 2
-
-
-@pytest.fixture
-def net():
-    with tf.Graph().as_default(), tflib.create_session() as session:
-        tf.set_random_seed(3)
-        net = network.create_autoencoder()
-        session.run(tf.global_variables_initializer())
-        yield net
 
 
 def test_receptive_field(net):
