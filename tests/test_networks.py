@@ -4,6 +4,7 @@ import contextlib
 import glob
 import hashlib
 import io
+import json
 import os
 import re
 import runpy
@@ -143,6 +144,8 @@ def test_paper_page(workplace, monkeypatch):
             write_run(f"00001-autoencoder-measured-gaussian-{targets}-{name}-validate", psnr=psnr)
     call(paper, monkeypatch, "gaussian")  # Nothing is left to train or measure.
     page = (workplace / "docs" / "paper.md").read_text()
+    results = json.loads((workplace / "docs" / "paper" / "gaussian.json").read_text())
+    assert results["n2n"]["curve"] == [[1, 2], [20, 30]]  # Without the initial weights.
     shutil.rmtree(paper.RUNS)
     call(paper, monkeypatch, "gaussian")  # The results are in docs/paper/gaussian.json.
     assert (workplace / "docs" / "paper.md").read_text() == page
