@@ -15,6 +15,10 @@ page is an image, with "shots" the pages of a file are the noisy shots of one sc
 
     python dataset_tool_tf.py --input-dir series.tif --frames shots --channels 1 --out datasets/series.tfrecords
 
+Noisy shots can also be simulated from clean photographs, by the random cameras of --noise camera:
+
+    python dataset_tool_tf.py --input-dir photos --camera-shots 4 --out datasets/camera.tfrecords
+
 The tool prints "<number of the record> <file>" for each image, then statistics. Images keep their size and are
 converted to RGB, or with --channels 1 to greyscale (ITU-R 601). If all files have 16 bits, or floating-point samples,
 these are kept, and --range says which are black and white; otherwise images become 8-bit. Files that cannot be decoded
@@ -29,6 +33,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+import corruption
 import dnnlib
 from dnnlib.options import ArgumentParser, choice, one_of, positive_int, range_end, seed
 from imaging import images, rgb_files, scale
@@ -92,6 +97,9 @@ def main():
     elif scenes := _find_scenes(args):
         chosen, read = frames.choose_scale([*itertools.chain(*scenes)], args.channels, sample_range)
         tfrecords.write_shots(args.out, convert_scenes(scenes, statistics, read, args.align), chosen)
+    elif args.camera_shots:
+        photographs = _convert(args.input_dir, _find_images(args), statistics)
+        tfrecords.write_shots(args.out, _take_shots(photographs, args.camera_shots, args.seed or 0))
     else:
         found = _find_images(args)
         chosen, read = frames.choose_scale(found, args.channels, sample_range)
@@ -114,7 +122,13 @@ def _parse_arguments():
     source.add_argument("--bursts", metavar="DIR", help="folder with one folder of two or more noisy shots per scene")
     source.add_argument("--dead-leaves", metavar="N", type=positive_int, help="number of dead-leaves images to render")
     source.add_argument("--verify", metavar="FILE", help="read a whole TFRecords file and list damaged records")
-    parser.add_argument("--seed", type=seed, help="seed of --dead-leaves; equal seeds render equal images; default 0")
+    parser.add_argument(
+        "--camera-shots",
+        metavar="N",
+        type=positive_int,
+        help="write N noisy shots (2 or more) of each image of --input-dir, taken by a random camera of --noise camera",
+    )
+    parser.add_argument("--seed", type=seed, help="seed of --dead-leaves and --camera-shots; default 0")
     parser.add_argument(
         "--size", type=positive_int, help=f"side of --dead-leaves in pixels; default {dead_leaves.SIZE}"
     )
@@ -139,8 +153,14 @@ def _parse_arguments():
     args = parser.parse_args()
     if not args.verify and not args.out:
         parser.error("argument --out: name a file to write")
-    if args.dead_leaves is None and (args.seed is not None or args.size is not None):
-        parser.error("--seed and --size need --dead-leaves")
+    if args.size is not None and not args.dead_leaves:
+        parser.error("--size needs --dead-leaves")
+    if args.seed is not None and not (args.dead_leaves or args.camera_shots):
+        parser.error("--seed needs --dead-leaves or --camera-shots")
+    if args.camera_shots == 1:
+        parser.error("argument --camera-shots: a scene needs 2 shots or more")
+    if args.camera_shots and (not args.input_dir or args.frames or args.range or args.channels != 3):
+        parser.error("--camera-shots needs --input-dir, of 8-bit images in colour: no --frames, --range, --channels 1")
     if args.frames and not args.input_dir:
         parser.error("--frames needs --input-dir")
     if args.align and not (args.pairs or args.bursts or args.frames == "shots"):
@@ -200,6 +220,15 @@ def _render(count, seed, size, channels, statistics):
             statistics.count("RGB" if channels == 3 else "L", size, size)
             yield pixels if channels == 3 else images.to_grey(pixels)
             bar.update()
+
+
+def _take_shots(photographs, count, seed):
+    """Yield (shot, number of the scene) for `count` shots of each photograph, uint8 [3, H, W], by a random camera."""
+    noise = corruption.create("camera")
+    for scene, photograph in enumerate(photographs):
+        rngs = [np.random.default_rng([seed, scene, shot]) for shot in range(count)]
+        for shot in noise.take_shots(photograph, rngs)[1:]:
+            yield shot, scene
 
 
 def _convert(folder, paths, statistics, read=rgb_files.read_rgb):

@@ -186,14 +186,20 @@ class CameraNoise(NoiseModel):
         _, shot = camera.render(camera.draw(rng, **self.ranges), to_uint8(x), log_shot, [rng])
         return to_float(shot), ALL_PIXELS
 
+    def take_shots(self, pixels, rngs):
+        """Photograph a scene, uint8 [3, H, W], by a random camera: [the image without noise, a shot for each of rngs].
+
+        The first generator also draws the camera and the strength.
+        """
+        (log_shot,) = self.draw_strengths(rngs[0])
+        return camera.render(camera.draw(rngs[0], **self.ranges), pixels, log_shot, rngs)
+
     def pair_for_training(self, shots, seeds):
         from dnnlib.tflib import tf
 
         def call(x, seeds):
             rngs = [np.random.default_rng(seed) for seed in seeds]
-            (log_shot,) = self.draw_strengths(rngs[0])
-            taken = camera.render(camera.draw(rngs[0], **self.ranges), to_uint8(x), log_shot, rngs)
-            return [to_float(image) for image in taken]
+            return [to_float(image) for image in self.take_shots(to_uint8(x), rngs)]
 
         taken = tf.numpy_function(call, [shots[0], seeds], [tf.float32] * 3, stateful=False)
         clean, noisy, target = (tf.ensure_shape(image, shots[0].shape) for image in taken)

@@ -86,6 +86,26 @@ def test_dead_leaves(call, tmp_path):
     assert done.stdout.splitlines()[-6:] == ["Dataset statistics:", *statistics, "    < 256x256: 3 images"]
 
 
+def test_shots_by_random_cameras(call, tmp_path):
+    (tmp_path / "clean").mkdir()
+    for k in range(2):
+        pixels = textured_image(80, 96, seed=k).clip(0, 255).astype(np.uint8)
+        save(tmp_path / "clean" / f"{k}.png", pixels.transpose(1, 2, 0))
+    words = ["--input-dir", "clean", "--camera-shots", 3]
+    for name, seed in ("a", 1), ("b", 1), ("c", 2):
+        done = call(dataset_tool_tf.main, *words, "--seed", seed, "--out", name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+    records = tfrecords.ImageRecords(tmp_path / "a")
+    assert records.scenes().tolist() == [[0, 3], [3, 3]]
+    for first in 0, 3:
+        shots = np.array([records.read(first + k) for k in range(3)], float)
+        scene, noise = shots.mean(axis=0), shots[1:] - shots[0]
+        # Of independent noise, half of the variance of each difference is that of the first shot.
+        assert np.corrcoef(noise.reshape(2, -1))[0, 1] == pytest.approx(0.5, abs=0.1)
+        assert 0.3 < noise.std() < scene.std()
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -121,6 +141,9 @@ def test_mistakes_end_in_one_line(call, tmp_path, args, message):
         ["--dead-leaves", "3"],
         ["--out", "o", "--pairs", "a", "b", "--frames", "shots"],
         ["--out", "o", "--input-dir", "a", "--align"],
+        ["--out", "o", "--input-dir", "a", "--camera-shots", "1"],
+        ["--out", "o", "--input-dir", "a", "--camera-shots", "2", "--channels", "1"],
+        ["--out", "o", "--bursts", "a", "--camera-shots", "2"],
     ],
 )
 def test_usage_errors(call, args):
