@@ -1,15 +1,12 @@
 """Measure the speed of this project on this machine: `python benchmarks/run.py`; takes half an hour on two cores.
 
-One process measures all cases alternately, in several rounds, and reports medians, lowest and highest. The ratios to
-the plain graph matter most: the same network made of TensorFlow's own layers. The script writes results/benchmark.json
-and results/benchmark.png. Run nothing else meanwhile.
+One process measures all cases alternately, in several rounds, and prints medians, lowest and highest. The ratios to
+the plain graph matter most: the same network made of TensorFlow's own layers. Run nothing else meanwhile.
 """
 
 import contextlib
 import functools
-import json
 import math
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -35,7 +32,7 @@ DEFAULTS, MRI_DEFAULTS = config.PROGRAM.defaults("train"), config_mri.PROGRAM.de
 RGB, MRI = (DEFAULTS.minibatch_size, 3, 256, 256), (MRI_DEFAULTS.minibatch_size, 255, 255)
 PHOTO = (1, 3, 512, 768)  # The size of the Kodak images.
 # Nominal work: multiplications and additions of the convolutions as written, 347,890 per pixel (MRI: 342,706).
-GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4, "convolution": 43.5}
+GFLOP = {"RGB step": 273.6, "MRI step": 1078, "768x512": 136.8, "matrix product": 137.4}
 CROPS = {"8x96x96": (8, 3, 96, 96), "4x160x160": (4, 3, 160, 160)}  # Other minibatches of the RGB step.
 GFLOP |= {name: GFLOP["RGB step"] * math.prod(shape) / math.prod(RGB) for name, shape in CROPS.items()}
 GFLOP_PER_MEGAPIXEL = {"RGB step": 3 * 347.89, "768x512": 347.89}
@@ -140,12 +137,6 @@ def product(dtype):
     return [tf.matmul(a, a).op]
 
 
-def convolution(dtype):
-    """Build a 3x3 convolution from 96 to 96 channels of four 256x256 images, another measure of the machine."""
-    x, kernel = tf.cast(constant([4, 256, 256, 96]), dtype), tf.cast(constant([3, 3, 96, 96]), dtype)
-    return [tf.nn.conv2d(x, kernel, 1, "SAME").op]
-
-
 def next_of(batches):
     """Return the next minibatch of the dataset that `batches()` makes."""
     iterator = tf.data.make_initializable_iterator(batches())
@@ -198,7 +189,6 @@ def all_cases(path, best, peers=False):
     cases["MRI step, real input"] = case(mri_step, best, batches=slice_batches, **real)
     for dtype in (f32, bf16):
         cases[f"matrix product, {dtype.name}"] = case(product, dtype)
-        cases[f"convolution, {dtype.name}"] = case(convolution, dtype)
     return cases
 
 
@@ -208,72 +198,24 @@ def baseline(name):
     return f"{group}, {'constant input' if kind.endswith('input') or kind in CROPS else 'plain'}"
 
 
-def summarize(cases, memory):
-    """Return a row per case: median, lowest and highest seconds; GFLOP/s and their ratio to those of the baseline;
-    megapixels per second; peak memory.
-    """
-    work = {name: GFLOP.get(name.split(", ")[1], GFLOP[name.split(", ")[0]]) for name in cases}
-    medians = {name: float(np.median(case.seconds)) for name, case in cases.items()}
-    rates, rows = {name: work[name] / medians[name] for name in cases}, []
+def print_table(cases):
+    """Print a Markdown table; GFLOP/s are those of the nominal work, ratios those to the baseline's."""
+    rates = {}
     for name, case in cases.items():
-        row = {"case": name, "median": medians[name], "lowest": min(case.seconds), "highest": max(case.seconds)}
-        row["gflops"], group = rates[name], name.split(", ")[0]
-        if baseline(name) in cases:
-            row["ratio"] = rates[name] / rates[baseline(name)]
-        if group in GFLOP_PER_MEGAPIXEL:
-            row["megapixels"] = rates[name] / GFLOP_PER_MEGAPIXEL[group]
-        rows.append(row | ({"peak_gib": memory[name]} if name in memory else {}))
-    return rows
-
-
-def print_table(rows):
-    """Print the rows as a Markdown table."""
-    print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | megapixels/s | peak GiB |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for row in rows:
-        seconds = "{median:.3f} ({lowest:.3f}-{highest:.3f})".format(**row)
-        ratio, pixels, peak = (f"{row[key]:.2f}" if key in row else "" for key in ("ratio", "megapixels", "peak_gib"))
-        print(f"| {row['case']} | {seconds} | {ratio} | {row['gflops']:.0f} | {pixels} | {peak} |")
-
-
-def plot(rows, path):
-    """Plot the ratios to the baselines as bars."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [row for row in rows if "ratio" in row][::-1]
-    figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(rows) + 1), layout="constrained")
-    bars = axes.barh([row["case"] for row in rows], [row["ratio"] for row in rows])
-    axes.bar_label(bars, [f"{row['ratio']:.2f}" for row in rows], padding=3)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("speed-up over the plain graph, or over constant input")
-    axes.spines[["top", "right"]].set_visible(False)
-    with dnnlib.util.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-def peak_memory(name, path):
-    """Return the peak memory in GiB of a process that runs only this case, three times."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_run_alone, (name, path))
-
-
-def _run_alone(name, path):
-    case = all_cases(path, tf.float32)[name]()
-    for _ in range(2):
-        case.run()
-    if sys.platform != "linux":  # Which counts in KiB.
-        return float("nan")
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        group, kind = name.split(", ")
+        rates[name] = GFLOP.get(kind, GFLOP[group]) / np.median(case.seconds)
+    print("| case | seconds, median (lowest-highest) | times as fast | GFLOP/s, nominal | megapixels/s |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, case in cases.items():
+        seconds = f"{np.median(case.seconds):.3f} ({min(case.seconds):.3f}-{max(case.seconds):.3f})"
+        ratio = f"{rates[name] / rates[baseline(name)]:.2f}" if baseline(name) in cases else ""
+        work = GFLOP_PER_MEGAPIXEL.get(name.split(", ")[0])
+        pixels = f"{rates[name] / work:.2f}" if work else ""
+        print(f"| {name} | {seconds} | {ratio} | {rates[name]:.0f} | {pixels} |")
 
 
 def main():
-    """Measure, print the table, write the files."""
+    """Measure and print the table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument(
@@ -281,39 +223,24 @@ def main():
     )
     parser.add_argument("--peer", action="store_true", help="compare with PyTorch, which has to be installed")
     parser.add_argument("--train-tfrecords", metavar="FILE", help="training images; default: noise, 481x321")
-    parser.add_argument("--out", default="results/benchmark", metavar="PATH", help="without suffix")
     args = parser.parse_args()
-    dnnlib.util.require("matplotlib", "benchmarks/run.py", "-e '.[dev]'")
-    best = tflib.pick_dtype("auto")
     with tempfile.TemporaryDirectory() as folder:
         path = args.train_tfrecords or os.path.join(folder, "noise.tfrecords")
         if not args.train_tfrecords:
             rng = np.random.default_rng(0)
             tfrecords.write_images(path, (rng.integers(256, size=[3, 321, 481], dtype=np.uint8) for _ in range(100)))
-        builders = {
-            k: v for k, v in all_cases(path, best, args.peer).items() if any(part in k for part in args.only.split("|"))
-        }
-        alone = [n for n in builders if n.endswith(("plain", "float32", "bfloat16")) and "PyTorch" not in n]
-        memory = {name: peak_memory(name, path) for name in alone}
         cases = {}
-        for name, build in builders.items():
-            print(f"building: {name}", file=sys.stderr)
-            cases[name] = build()
+        for name, build in all_cases(path, tflib.pick_dtype("auto"), args.peer).items():
+            if any(part in name for part in args.only.split("|")):
+                print(f"building: {name}", file=sys.stderr)
+                cases[name] = build()
         for number in range(args.rounds):
             start = time.time()
             for case in cases.values():
                 case.run()
             left = dnnlib.format_time((args.rounds - number - 1) * (time.time() - start))
             print(f"round {number + 1} of {args.rounds}, {left} left", file=sys.stderr)
-    rows = summarize(cases, memory)
-    print_table(rows)
-    dnnlib.util.make_parents(args.out)
-    with dnnlib.open_atomic(args.out + ".json") as f:
-        json.dump(
-            {"tensorflow": tf.__version__, "cpu_flags": sorted(tflib.tfutil.cpu_flags()), "cases": rows}, f, indent=1
-        )
-    plot(rows, args.out + ".png")
-    print(f"Wrote {args.out}.json and {args.out}.png.")
+    print_table(cases)
 
 
 if __name__ == "__main__":
