@@ -3,14 +3,3 @@
 from .losses import LOSSES, loss_function
 from .noise_model import generator
 from .noise_models import NOISE_MODELS, RecordedNoise, all_settings, chosen_settings, create
-
-__all__ = [
-    "LOSSES",
-    "NOISE_MODELS",
-    "RecordedNoise",
-    "all_settings",
-    "chosen_settings",
-    "create",
-    "generator",
-    "loss_function",
-]

@@ -5,16 +5,3 @@
 
 from .submission import RunContext, SubmitConfig, format_settings, submit_run
 from .util import EasyDict, Stopped, UserError, cli_main, format_time, open_atomic
-
-__all__ = [
-    "EasyDict",
-    "RunContext",
-    "Stopped",
-    "SubmitConfig",
-    "UserError",
-    "cli_main",
-    "format_settings",
-    "format_time",
-    "open_atomic",
-    "submit_run",
-]

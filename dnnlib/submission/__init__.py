@@ -4,16 +4,3 @@ from .resume import final_network, newest_checkpoint
 from .run_context import RunContext
 from .settings import SubmitConfig, format_settings, load_submit_config
 from .submit import SOURCE_ROOT, rehearse, resume_run, submit_run
-
-__all__ = [
-    "SOURCE_ROOT",
-    "RunContext",
-    "SubmitConfig",
-    "final_network",
-    "format_settings",
-    "load_submit_config",
-    "newest_checkpoint",
-    "rehearse",
-    "resume_run",
-    "submit_run",
-]

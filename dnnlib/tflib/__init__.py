@@ -12,26 +12,3 @@ from .optimizer import Optimizer, SkippedUpdates
 from .shards import shard_numbers
 from .snapshot import check_export, export, load_snapshot, save_arrays, save_snapshot
 from .training import Reporter, Training
-
-__all__ = [
-    "Autosummary",
-    "Checkpoints",
-    "Cluster",
-    "Network",
-    "Optimizer",
-    "Reporter",
-    "SkippedUpdates",
-    "Training",
-    "check_data",
-    "check_export",
-    "checksum",
-    "create_session",
-    "export",
-    "load_snapshot",
-    "pick_devices",
-    "pick_dtype",
-    "save_arrays",
-    "save_snapshot",
-    "shard_numbers",
-    "tf",
-]
