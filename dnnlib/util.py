@@ -139,6 +139,26 @@ def check_output_folder(path):
         check_output(_without_slash(path))
 
 
+def files_below(folder, leave_out=()):
+    """Yield the paths of the files in `folder` and all folders below it, except those in `leave_out`, in sorted order.
+
+    Links to folders are followed, but each folder is read once, as links may form loops. Hidden files and folders are
+    left out. A folder that cannot be read is named on stderr.
+    """
+
+    def report(error):
+        print(f"skipped: {error.filename}: {error.strerror}", file=sys.stderr)
+
+    read = {os.path.realpath(path) for path in leave_out}
+    for parent, folders, files in os.walk(folder, onerror=report, followlinks=True):
+        if parent != folder and os.path.realpath(parent) in read:
+            folders.clear()
+            continue
+        read.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(parent, file) for file in sorted(files) if not file.startswith("."))
+
+
 def make_parents(path):
     """Create the folder that contains `path`."""
     os.makedirs(os.path.dirname(_without_slash(path)) or ".", exist_ok=True)

@@ -83,19 +83,11 @@ def list_images(folder, tell=True, suffixes=SUFFIXES):
 def list_tree(folder, leave_out=()):
     """Return the sorted paths of the image files in `folder` and all folders below it, except those in `leave_out`.
 
-    Symbolic links to folders are followed, each folder once. A line on stderr counts the other files.
+    See `dnnlib.util.files_below`. A line on stderr counts the other files.
     """
-    done = {os.path.realpath(path) for path in leave_out}
     paths, others = [], []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if parent != folder and os.path.realpath(parent) in done:
-            folders.clear()
-            continue
-        done.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                (paths if name.lower().endswith(SUFFIXES) else others).append(os.path.join(parent, name))
+    for path in dnnlib.util.files_below(folder, leave_out):
+        (paths if path.lower().endswith(SUFFIXES) else others).append(path)
     _tell_passed_over(folder, sorted(os.path.relpath(path, folder) for path in others))
     return sorted(paths)
 

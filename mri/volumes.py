@@ -4,7 +4,6 @@ import functools
 import math
 import os
 import re
-import sys
 import warnings
 from collections import Counter
 from pathlib import PurePath
@@ -38,7 +37,7 @@ def find_volumes(folder, pattern="*"):
     """
     if not os.path.isdir(folder):
         raise dnnlib.UserError(f"{folder}: no such folder of volumes")
-    files = [path for path in _files_below(folder) if not os.path.basename(path).startswith(".")]
+    files = list(dnnlib.util.files_below(folder))
     found = [path for path in files if _NAME.fullmatch(os.path.basename(path))]
     _report_others(set(files) - set(found))
     if not found:
@@ -52,22 +51,6 @@ def find_volumes(folder, pattern="*"):
     volumes = _named(folder, taken)
     _report_kinds(volumes)
     return volumes
-
-
-def _files_below(folder):
-    """Yield the paths of all files; follow links to folders, but read each folder once, as links may form loops."""
-
-    def report(error):
-        print(f"skipped: {error.filename}: {error.strerror}", file=sys.stderr)
-
-    read = set()
-    for root, folders, files in os.walk(folder, onerror=report, followlinks=True):
-        if os.path.realpath(root) in read:
-            folders.clear()
-            continue
-        read.add(os.path.realpath(root))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(root, file) for file in sorted(files))
 
 
 def _named(folder, paths):
