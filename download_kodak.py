@@ -3,7 +3,7 @@
     python download_kodak.py --output-dir datasets/kodak
 
 Every image is checked before it is saved under its name. Repeat the command after an interruption: it keeps the images
-that are complete.
+that are complete. Where https is blocked, --base-url http://r0k.us/graphics/kodak/kodak/ goes without encryption.
 """
 
 import http.client
@@ -21,7 +21,7 @@ from dnnlib.options import ArgumentParser
 from imaging import images
 
 COUNT = 24
-HOST = "r0k.us/graphics/kodak/kodak/"
+URL = "https://r0k.us/graphics/kodak/kodak/"
 PORTRAITS = (4, 9, 10, 17, 18, 19)  # 512x768; the others are 768x512.
 
 _TIMEOUT = 30  # Seconds without data.
@@ -35,14 +35,9 @@ class _Unavailable(Exception):
     """An attempt failed; a retry may succeed."""
 
 
-class _NoConnection(_Unavailable):
-    """The server could not be reached, or not with TLS."""
-
-
 def main():
     """Run the command line."""
     args = _parse_arguments()
-    bases = [args.base_url] if args.base_url else [f"https://{HOST}", f"http://{HOST}"]
     images.check_writable(os.path.join(args.output_dir, _name(1)))
     os.makedirs(args.output_dir, exist_ok=True)
     with dnnlib.util.progress(total=COUNT, unit="image") as bar:
@@ -51,7 +46,7 @@ def main():
             kept = _is_complete(path, number)
             if not kept:
                 with dnnlib.open_atomic(path, "wb") as f:
-                    f.write(_fetch(bases, number))
+                    f.write(_fetch(args.base_url + _name(number), number))
             tqdm.write(f"{path}: {'exists already' if kept else 'downloaded'}")
             bar.update()
 
@@ -59,14 +54,13 @@ def main():
 def _parse_arguments():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="folder for kodim01.png, kodim02.png, ...")
-    parser.add_argument("--base-url", metavar="URL", help=f"URL of a mirror; default https://{HOST}")
+    parser.add_argument("--base-url", metavar="URL", default=URL, help="URL of a mirror; default %(default)s")
     args = parser.parse_args()
     if not args.output_dir:
         parser.error("argument --output-dir: is empty; name a folder")
-    if args.base_url is not None:
-        if not args.base_url.startswith(("http://", "https://")):
-            parser.error(f"argument --base-url: '{args.base_url}' must begin with http:// or https://")
-        args.base_url = args.base_url.rstrip("/") + "/"
+    if not args.base_url.startswith(("http://", "https://")):
+        parser.error(f"argument --base-url: '{args.base_url}' must begin with http:// or https://")
+    args.base_url = args.base_url.rstrip("/") + "/"
     return args
 
 
@@ -100,31 +94,15 @@ def find_fault(data, number):
         return "is not a complete PNG image"
 
 
-def _fetch(bases, number):
-    """Return the checked bytes of image `number` from the first reachable URL of `bases`, with retries."""
+def _fetch(url, number):
+    """Return the checked bytes of image `number` from `url`, with retries."""
     for pause in (*_PAUSES, None):
         try:
-            return _fetch_once(bases, number)
+            return _download(url, number)
         except _Unavailable as error:
             if pause is None:
                 raise dnnlib.UserError(f"{error}; check the network, or name a mirror with --base-url") from None
             time.sleep(pause)
-
-
-def _fetch_once(bases, number):
-    """Try once. If only the second of `bases` can be reached, remove the first from the list and say so."""
-    try:
-        return _download(bases[0] + _name(number), number)
-    except _NoConnection as error:
-        if len(bases) == 1:
-            raise
-        try:
-            data = _download(bases[1] + _name(number), number)
-        except _NoConnection:  # Neither answers; the next attempt tries https first again.
-            raise error from None
-        tqdm.write(f"{error}; continuing without encryption at {bases[1]}")
-        del bases[0]
-        return data
 
 
 def _download(url, number):
@@ -136,7 +114,7 @@ def _download(url, number):
         what = f"{url}: the server answers {error.code} {error.reason}"
         raise _Unavailable(what) if error.code in _WORTH_RETRYING else dnnlib.UserError(what) from None
     except urllib.error.URLError as error:
-        raise _NoConnection(f"{url}: cannot connect ({error.reason})") from None
+        raise _Unavailable(f"{url}: cannot connect ({error.reason})") from None
     except (ValueError, http.client.InvalidURL) as error:  # Such as a port that is not a number.
         raise dnnlib.UserError(f"{url}: {error}") from None
     except (OSError, http.client.HTTPException) as error:  # While reading.

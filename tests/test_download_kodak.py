@@ -109,26 +109,6 @@ def test_broken_download_is_not_written(call, server, tmp_path, fault):
     assert os.listdir(tmp_path) == []
 
 
-def test_http_replaces_missing_https(call, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_kodak, "HOST", server.url.removeprefix("http://") + "/")
-    done = call(download_kodak.main, "--output-dir", tmp_path)
-    assert done.returncode == 0 and done.stdout.count("without encryption") == 1
-    assert sorted(os.listdir(tmp_path)) == NAMES
-
-
-def test_https_errors_do_not_lead_to_http(monkeypatch):
-    asked = []
-
-    def download(url, number):
-        asked.append(url)
-        raise download_kodak._Unavailable("503")
-
-    monkeypatch.setattr(download_kodak, "_download", download)
-    with pytest.raises(download_kodak._Unavailable):
-        download_kodak._fetch_once(["https://host/", "http://host/"], 1)
-    assert asked == ["https://host/kodim01.png"]
-
-
 @pytest.mark.parametrize("data, fault", [(png(4), "not RGB of 768x512"), (png(1)[:-1], "cut short"), (b"", "complete")])
 def test_find_fault(data, fault):
     assert fault in download_kodak.find_fault(data, 1)
