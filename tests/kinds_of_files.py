@@ -73,12 +73,11 @@ def mri_pickles(folder):
 
 
 def run_settings(folder):
-    """Return submit_config.pkl and .txt of a run."""
+    """Return submit_config.txt of a run."""
     config = dnnlib.SubmitConfig(run_func_name="train.train", run_func_kwargs={"adam": {"beta1": 0.9}, "seed": 1})
     config.run_dir = str(folder)
     settings.write_settings(config)
-    pickled, text = ((folder / f"submit_config.{suffix}").read_bytes() for suffix in ("pkl", "txt"))
-    return pickled, text
+    return [(folder / "submit_config.txt").read_bytes()]
 
 
 def image_example(height, width, **features):
@@ -234,8 +233,7 @@ KINDS = {  # Function for the data to mutate, function that makes them a file or
     "MRI network": (mri_networks, None, "x.pkl", tflib.load_snapshot),
     "safetensors": (safetensors_snapshots, None, "x.safetensors", tflib.load_snapshot),
     "MRI pickle": (mri_pickles, None, "x.pkl", dataset_mri.load),
-    "settings": (lambda f: run_settings(f)[:1], None, "submit_config.pkl", submission.load_submit_config),
-    "settings as text": (lambda f: run_settings(f)[1:], None, "submit_config.txt", submission.load_submit_config),
+    "settings": (run_settings, None, "submit_config.txt", submission.load_submit_config),
     "TFRecords": (record_files, None, "x.tfrecords", read_records),
     "TFRecords with right checksums": (record_payloads, record, "x.tfrecords", read_records),
     "image": (image_files, None, "x.png", read_both),

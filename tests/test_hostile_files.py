@@ -26,7 +26,7 @@ class WritesAFile:
 SNAPSHOT = ["--network-snapshot", "hostile.pkl"]
 SETS = ["--data-dir", ".", "--valid-set", "good.pkl"]
 PHOTOS = ["--train-tfrecords", "good.tfrecords", "--validation-dir", ".", "--crop-size", "32"]
-REFUSED = r"(hostile|submit_config)\.pkl: refused: it contains _?io\.open"
+REFUSED = r"hostile\.pkl: refused: it contains _?io\.open"
 NO_SETTINGS = r"submit_config\.(txt|pkl): not the settings of a run"
 
 
@@ -66,7 +66,7 @@ def good_set(tmp_path_factory):
         (config.main, ["train", "--resume", "run"], NO_SETTINGS),
         (config_mri.main, ["train", "--resume", "run"], NO_SETTINGS),
         (repeat, ["run"], NO_SETTINGS),
-        (repeat, ["run/submit_config.pkl"], REFUSED),
+        (repeat, ["run/submit_config.pkl"], NO_SETTINGS),
     ],
 )
 def test_pickles_are_refused(good_set, training_file, tmp_path, monkeypatch, capsys, main, argv, message):

@@ -32,7 +32,7 @@ class SubmitConfig(EasyDict):
 
 
 def load_submit_config(path):
-    """Read the settings of a run: a run directory, its `submit_config.txt` or its `submit_config.pkl`.
+    """Read the settings of a run from its directory or its `submit_config.txt`.
 
     Nothing in the file is executed. Callers must check the function that it names before they call it.
 
@@ -42,11 +42,8 @@ def load_submit_config(path):
     if os.path.isdir(path):
         path = os.path.join(path, "submit_config.txt")
     try:
-        if path.endswith(".pkl"):
-            settings = safe_pickle.load(path)
-        else:
-            with open(path, encoding="utf-8") as f:
-                settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # A longer text is truncated, and then not valid.
+        with open(path, encoding="utf-8") as f:
+            settings = ast.literal_eval(f.read(_MAX_SETTINGS))  # A longer text is truncated, and then not valid.
         config = SubmitConfig(**settings)
         config.run_func_name, config.run_func_kwargs = str(config.run_func_name), EasyDict(config.run_func_kwargs)
     except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):

@@ -74,7 +74,6 @@ def test_files_of_a_run(capsys):
     assert "status: finished" in read(run_dir, "run.txt") and "loss: 0.5" in read(run_dir, "run.txt")
     assert read(run_dir, "config.txt") == "value = (1, {'a': 2.5, 'b': None})\n"
     loaded = submission.load_submit_config(f"{run_dir}/submit_config.txt")
-    assert submission.load_submit_config(f"{run_dir}/submit_config.pkl") == loaded
     with open(f"{run_dir}/submit_config.pkl", "rb") as f:
         assert pickle.load(f) == dict(loaded)
     assert loaded.run_func_kwargs == settings and loaded.run_func_name == "runs_of_the_test.succeed"
@@ -203,12 +202,11 @@ def test_simultaneous_runs_get_different_numbers(tmp_path):
         ("__import__('os').mkdir('trap')", "not the settings of a run"),
         ("[1", "not the settings of a run"),
         ("[" + "[]," * 100_000 + "]", "not the settings of a run"),
-        (b"cos\nmkdir\n(U\x04traptR.", "refused: it contains os.mkdir"),
         (pickle.dumps([1]), "not the settings of a run"),
     ],
 )
 def test_hostile_settings(tmp_path, monkeypatch, text, message):
-    name = "submit_config.pkl" if isinstance(text, bytes) else "submit_config.txt"
+    name = "submit_config.txt"
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     monkeypatch.setattr(sys, "argv", ["submission", name])
     with pytest.raises(dnnlib.UserError, match=message):
