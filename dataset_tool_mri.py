@@ -14,7 +14,7 @@ import numpy as np
 
 import dnnlib
 from dnnlib import safe_pickle
-from dnnlib.options import ArgumentParser
+from dnnlib.options import ArgumentParser, percentile
 from dnnlib.util import atomic_path, check_output, make_parents, progress
 from imaging import images, sheets
 from mri import kspace
@@ -248,17 +248,6 @@ def slice_range(text):
     if not match or int(match[1]) >= int(match[2]):
         raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:END with FIRST below END, such as 25:125")
     return range(int(match[1]), int(match[2]))
-
-
-def percentile(text):
-    """Parse a percentile above 0 and at most 100, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 100")
-    return value
 
 
 def main(argv=None):

@@ -82,64 +82,52 @@ def flag(text):
     raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
 
 
-def positive_int(text):
-    """A whole number from 1."""
-    return _number(text, int, lambda n: n >= 1, "a whole number from 1")
+def number(kind, admitted, words):
+    """Type of a number.
+
+    Args:
+        kind: Function from the text to the number, such as `int`.
+        admitted: Function that says whether a number is allowed.
+        words: What the text should be, in words.
+    """
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not admitted(value):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {words}")
+        return value
+
+    return parse
+
+
+positive_int = number(int, lambda n: n >= 1, "a whole number from 1")
+nonnegative_int = number(int, lambda n: n >= 0, "a whole number from 0")
+seed = number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
+probability = number(float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
+part = number(float, lambda p: 0 <= p <= 1, "a number from 0 to 1")
+decay = number(float, lambda d: 0 <= d < 1, "a number from 0 to below 1")
+percentile = number(float, lambda p: 0 < p <= 100, "a number above 0 and at most 100")
+positive_number = number(float, lambda n: 0 < n < math.inf, "a number above 0")
+nonnegative_number = number(float, lambda n: 0 <= n < math.inf, "a number from 0")
+finite_number = number(float, math.isfinite, "a number")
 
 
 def multiple_of(n):
     """Type of a whole number that is a positive multiple of `n`."""
-    return lambda text: _number(text, int, lambda value: value > 0 and value % n == 0, f"a positive multiple of {n}")
+    return number(int, lambda value: value > 0 and value % n == 0, f"a positive multiple of {n}")
 
 
 def one_of(*numbers):
     """Type of a whole number that is one of `numbers`."""
-    return lambda text: _number(text, int, numbers.__contains__, " or ".join(map(str, numbers)))
-
-
-def nonnegative_int(text):
-    """A whole number from 0."""
-    return _number(text, int, lambda n: n >= 0, "a whole number from 0")
-
-
-def probability(text):
-    """A number above 0, at most 1."""
-    return _number(text, float, lambda p: 0 < p <= 1, "a number above 0 and at most 1")
-
-
-def part(text):
-    """A number from 0 to 1."""
-    return _number(text, float, lambda p: 0 <= p <= 1, "a number from 0 to 1")
-
-
-def decay(text):
-    """A number from 0 to below 1."""
-    return _number(text, float, lambda d: 0 <= d < 1, "a number from 0 to below 1")
-
-
-def seed(text):
-    """A seed: a whole number from 0 to 2^31 - 1."""
-    return _number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
-
-
-def positive_number(text):
-    """A number above 0."""
-    return _number(text, float, lambda n: 0 < n < math.inf, "a number above 0")
-
-
-def nonnegative_number(text):
-    """A number from 0."""
-    return _number(text, float, lambda n: 0 <= n < math.inf, "a number from 0")
-
-
-def finite_number(text):
-    """Any number but infinities and NaN."""
-    return _number(text, float, math.isfinite, "a number")
+    return number(int, numbers.__contains__, " or ".join(map(str, numbers)))
 
 
 def range_end(text):
-    """Any number but infinities and NaN, or `auto`."""
-    return text if text == "auto" else _number(text, float, math.isfinite, "a number, or auto")
+    """A finite number, or `auto`."""
+    return text if text == "auto" else number(float, math.isfinite, "a number, or auto")(text)
 
 
 def memory_size(text):
@@ -147,17 +135,7 @@ def memory_size(text):
     units = {"mib": 2**20, "mb": 10**6, "gib": 2**30, "gb": 10**9, "": 2**30}
 
     def parse(text):
-        number = text.lower().rstrip("gimb ")
-        return float(number) * units.get(text.lower()[len(number) :].strip(), math.nan)
+        digits = text.lower().rstrip("gimb ")
+        return float(digits) * units.get(text.lower()[len(digits) :].strip(), math.nan)
 
-    return int(_number(text, parse, lambda n: 1 <= n < math.inf, "a size such as 4GiB or 512MiB"))
-
-
-def _number(text, kind, admitted, words):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not admitted(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not {words}")
-    return value
+    return int(number(parse, lambda n: 1 <= n < math.inf, "a size such as 4GiB or 512MiB")(text))
