@@ -179,7 +179,7 @@ class _Reporter(tflib.Reporter):
 
     def _save_preview(self, iteration, index, result):
         shown = "noisy_denoised" if result.clean is None else "noisy_denoised_clean"
-        self.summary.add_image(f"Validation/{index}_{shown}", result.side_by_side(), iteration)
+        self.summary.add_image(f"Validation/{index}_{shown}", images.to_pillow(result.side_by_side()), iteration)
         result.save(self.ctx.path, iteration, index, **({"kinds": ["pred"]} if iteration else {}))
 
     def _save_batch(self, iteration, batch):
@@ -188,9 +188,6 @@ class _Reporter(tflib.Reporter):
         crops += [batch["clean"]] if "clean" in batch else []
         rows = [np.concatenate(list(images.to_uint8(x[:4])), axis=2) for x in crops]
         for name, row in zip(("x_aug", "y_pred", "y"), rows):
-            self._save(f"img_{iteration}_{name}.png", row)
+            images.save_uint8(self.ctx.path(f"img_{iteration}_{name}.png"), row)
         shown = "input_output_target_clean" if "clean" in batch else "input_output_target"
-        self.summary.add_image(f"Training/{shown}", np.concatenate(rows, axis=1), iteration)
-
-    def _save(self, name, pixels):
-        images.save_uint8(self.ctx.path(name), pixels)
+        self.summary.add_image(f"Training/{shown}", images.to_pillow(np.concatenate(rows, axis=1)), iteration)

@@ -123,7 +123,7 @@ class _Reporter(tflib.Reporter):
             f"test_db_clamped={test_db:.5f}, lr={learning_rate:f}"
         )
         images.save_uint8(self.ctx.path(f"img{epoch:05d}.png"), picture)
-        self.summary.add_image("Validation/corrupted_output_restored_target", picture, epoch)
+        self.summary.add_image("Validation/corrupted_output_restored_target", images.to_pillow(picture), epoch)
         self.summary.add(test_db_clamped=test_db, Timing__sec_per_eval=seconds)
         self.summary.report(epoch)
         self._epoch_started = time.time()

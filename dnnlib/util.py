@@ -23,9 +23,6 @@ class EasyDict(dict):
     def __setattr__(self, name, value):
         self[name] = value
 
-    def __delattr__(self, name):
-        del self[name]
-
 
 class UserError(Exception):
     """A mistake of the user. The message is one line that names the file or option and says what to do."""

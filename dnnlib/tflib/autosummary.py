@@ -1,5 +1,6 @@
 """Scalars for TensorBoard: means since the last report, with margins of one standard deviation."""
 
+import io
 import math
 from typing import Any
 
@@ -43,17 +44,11 @@ class Autosummary:
         count, total, _ = self._moments.get(name, (0, 0.0, 0.0))
         return total / count if count else float("nan")
 
-    def add_image(self, name, pixels, step):
-        """Write uint8 pixels [H, W], [1, H, W] or [3, H, W] as the image `name`."""
-        import io
-
-        from PIL import Image
-
-        pixels = pixels[0] if pixels.shape[:-2] == (1,) else pixels
-        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    def add_image(self, name, picture, step):
+        """Write the Pillow image `picture` under `name`."""
         png = io.BytesIO()
-        Image.fromarray(pixels).save(png, "png")
-        height, width = pixels.shape[:2]
+        picture.save(png, "png")
+        width, height = picture.size
         image = tf.Summary.Image(height=height, width=width, encoded_image_string=png.getvalue())
         self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, image=image)]), step)
 
