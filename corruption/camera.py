@@ -79,7 +79,7 @@ def draw(rng, luma_blur, chroma_blur, scale, enlargement, quality):
         log_read=rng.normal(1.2, 0.26),
         red=tuple(rng.integers(2, size=2)),
         demosaicing=DEMOSAICING[rng.integers(len(DEMOSAICING))],
-        enlargement=rng.uniform(*enlargement) if rng.random() < 0.5 else 1.0,
+        enlargement=np.exp(rng.uniform(*np.log(enlargement))),
         scale=rng.uniform(*scale) if rng.random() < 0.5 else 1.0,
         luma_blur=rng.uniform(*luma_blur),
         chroma_blur=rng.uniform(*chroma_blur),

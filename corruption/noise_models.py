@@ -155,7 +155,7 @@ class CameraNoise(NoiseModel):
     more_settings = (
         _camera_range("luma_blur", (0.0, 1.2), "Blur of the noise's brightness by a camera, sigma in pixels: range."),
         _camera_range("chroma_blur", (1.0, 6.0), "Blur of the noise's colour by a camera, sigma in pixels: range."),
-        _camera_range("enlargement", (1.0, 2.0), "Enlargement of the scene on a camera's sensor: range."),
+        _camera_range("enlargement", (1.5, 6.0), "Enlargement of the scene on a camera's sensor: range."),
         _camera_range("scale", (0.7, 1.0), "Side of a camera's image divided by the side of its sensor: range."),
         _camera_range("quality", (65, 100), "JPEG quality of a camera: range.", positive_int),
     )
