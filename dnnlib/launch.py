@@ -71,10 +71,6 @@ OPTIMIZER = [
         "weight_decay", 0.0, "Decoupled weight decay: each iteration shrinks the kernels by this times the learning "
         "rate.", nonnegative_number, metavar="D",
     ),
-    Setting(
-        "max_bad_updates", 100, "Number of updates in a row with gradients that are not finite, each of which is "
-        "skipped, before the run gives up.", positive_int, metavar="N",
-    ),
 ]  # fmt: skip
 EXPORT = {  # Settings of a command that calls `tflib.export`.
     "network": [

@@ -7,6 +7,7 @@ from .muon import Muon
 from .tfutil import tf
 
 KINDS = {"adam": tf.train.AdamOptimizer, "muon": Muon}
+MOST_SKIPPED = 100  # Number of skipped updates in a row that a run tolerates.
 BUFFER_SIZE = 1 << 20  # Approximate bytes of gradients averaged at a time, while the next ones are computed.
 
 
@@ -87,14 +88,14 @@ class Optimizer:
 class SkippedUpdates:
     """Stops a run in which too many updates in a row were skipped."""
 
-    def __init__(self, most, in_a_row=0):
-        """`most`: number of skipped updates in a row that is tolerated; `in_a_row`: number so far, in a resumed run."""
-        self.most, self.in_a_row = most, in_a_row
+    def __init__(self, in_a_row):
+        """`in_a_row`: number of skipped updates in a row so far."""
+        self.in_a_row = in_a_row
 
     def count(self, iteration, skipped, loss, learning_rate):
         """Count an update; raise Stopped if it is one skipped update too many."""
         self.in_a_row = self.in_a_row + 1 if skipped else 0
-        if self.in_a_row > self.most:
+        if self.in_a_row > MOST_SKIPPED:
             raise Stopped(
                 f"iteration {iteration}: {self.in_a_row} updates in a row were not finite (loss {loss}): training has "
                 f"diverged, or the data are broken; try a --learning-rate below {learning_rate:g}"

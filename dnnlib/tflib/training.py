@@ -166,7 +166,7 @@ class Reporter:
         self.ctx, self._rate_tag = run.ctx, rate_tag
         self.summary = Autosummary(run.ctx.run_dir, graph)
         self.summary.set_state(run.state.get("summary", {}))
-        self._skipped = SkippedUpdates(run.settings.max_bad_updates, run.state.get("skipped_in_a_row", 0))
+        self._skipped = SkippedUpdates(run.state.get("skipped_in_a_row", 0))
 
     def get_state(self):
         """What a resumed run has to know, for the checkpoint."""
