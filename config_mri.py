@@ -11,22 +11,7 @@ To add a setting, declare it below and use it in the function of its command, wh
 import os
 
 import dnnlib
-from dnnlib import EasyDict
-from dnnlib.launch import (
-    CHECKPOINT_MINUTES,
-    DISTRIBUTED,
-    EXPORT,
-    MICROBATCHES,
-    OPTIMIZER,
-    PICTURE_PRECISION,
-    PRECISION,
-    RUN,
-    call,
-    find_network,
-    resume,
-    submit,
-    target_name,
-)
+from dnnlib import EasyDict, launch
 from dnnlib.options import (
     finite_number,
     flag,
@@ -46,8 +31,8 @@ NETWORK = "networks/mri-n2n.pickle"  # The network where --network-snapshot name
 # Settings
 
 COMMON = [
-    *RUN,
-    PRECISION,
+    *launch.RUN,
+    launch.PRECISION,
     Setting("data_dir", "datasets", "Folder of the data sets.", path, metavar="DIR", may_change=True),
     Setting("valid_set", "ixi_valid.pkl", "Validation set, in that folder; dataset_tool_mri.py makes it.", path,
             metavar="FILE", may_change=True),
@@ -67,7 +52,7 @@ TRAIN = {
         Setting("augment_translation", 64, "Maximum cyclic translation along both axes, in pixels.", nonnegative_int,
                 metavar="PIXELS"),
         Setting("minibatch_size", 16, "Slices per minibatch.", positive_int, metavar="N"),
-        MICROBATCHES,
+        launch.MICROBATCHES,
         Setting("load_network", None, "Network to start from; without it, random weights.", path, metavar="FILE"),
     ],
     "schedule": [
@@ -81,15 +66,15 @@ TRAIN = {
                 metavar="B"),
     ],
     "optimizer": [
-        *OPTIMIZER,
+        *launch.OPTIMIZER,
         Setting("loss", "image", "Squared error of the image, as published, or of the measured frequencies of the "
                 "target, see mri/losses.py.", choices=("image", "measured")),
     ],
     "run": [
         Setting("snapshot_interval", 10, "Epochs between snapshots.", positive_int, metavar="N", may_change=True),
-        CHECKPOINT_MINUTES,
+        launch.CHECKPOINT_MINUTES,
     ],
-    "distributed": DISTRIBUTED,
+    "distributed": launch.DISTRIBUTED,
 }  # fmt: skip
 
 _SNAPSHOT = Setting("network_snapshot", None, f"Network. Default: {NETWORK}.", path, metavar="FILE")
@@ -104,7 +89,7 @@ RECONSTRUCT = {
         Setting("sample_range", (0, 1), "Values of the images that are black and white.", finite_number, nargs=2,
                 metavar=("LOW", "HIGH"), option="--range"),
     ],
-    "network": [_SNAPSHOT, PICTURE_PRECISION],
+    "network": [_SNAPSHOT, launch.PICTURE_PRECISION],
 }  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -116,7 +101,7 @@ def train(args, given):
     if args.resume:
         if "post_op" in given:
             given = given | {"post_op": _post_op(args)}
-        resume(args, given, "train_mri.train", PROGRAM.commands["train"], _needs_of_resumed)
+        launch.resume(args, given, "train_mri.train", PROGRAM.commands["train"], _needs_of_resumed)
         return
     if not {"rampup_epochs", "rampdown_epochs"} & given.keys():
         _fit_ramps(args)
@@ -124,20 +109,20 @@ def train(args, given):
     settings.post_op = _post_op(args)
     suffix = (
         f"-ixi_s-{'n2n' if args.corrupt_targets else 'n2c'}_-ep{args.num_epochs}-lr{args.learning_rate:f}"
-        f"-Cbs{args.p_at_edge:f}-At{args.augment_translation}-P{args.post_op}{target_name(args)}"
+        f"-Cbs{args.p_at_edge:f}-At{args.augment_translation}-P{args.post_op}{launch.target_name(args)}"
     )
     needs = _needs(args, args.train_set, args.valid_set)
     if args.load_network:
         needs[args.load_network] = ""
-    submit(args, given, DESC, suffix, "train_mri.train", settings, needs)
+    launch.submit(args, given, DESC, suffix, "train_mri.train", settings, needs)
 
 
 def validate(args, given):
     """Submit a validation run."""
     settings = PROGRAM.commands["validate"].for_run(args)
-    settings.update(post_op=_post_op(args), network_snapshot=args.network_snapshot or find_network(NETWORK))
+    settings.update(post_op=_post_op(args), network_snapshot=args.network_snapshot or launch.find_network(NETWORK))
     needs = {settings.network_snapshot: ""} | _needs(args, args.valid_set)
-    submit(args, given, DESC, "-validate", "mri.validation.validate", settings, needs)
+    launch.submit(args, given, DESC, "-validate", "mri.validation.validate", settings, needs)
 
 
 def reconstruct(args, given):
@@ -146,22 +131,22 @@ def reconstruct(args, given):
     if black >= white:
         raise dnnlib.UserError(f"--range {black:g} {white:g}: the first has to be less than the second")
     names = ("kspace_file", "out", "sample_range", "p_at_edge", "num_gpus", "precision")
-    network = args.network_snapshot or find_network(NETWORK)
+    network = args.network_snapshot or launch.find_network(NETWORK)
     settings = EasyDict({name: args[name] for name in names}, post_op=_post_op(args), network_snapshot=network)
-    call(args, "mri.reconstruct.reconstruct", settings, {args.kspace_file: "", network: ""})
+    launch.call(args, "mri.reconstruct.reconstruct", settings, {args.kspace_file: "", network: ""})
 
 
 def export(args, given):
     """Write a network in another form."""
     settings = EasyDict(network_snapshot=args.network_snapshot, out=args.out)
-    call(args, "inference.export.export_mri", settings, {args.network_snapshot: ""})
+    launch.call(args, "inference.export.export_mri", settings, {args.network_snapshot: ""})
 
 
 COMMANDS = [
     Command(train, "Train a network.", TRAIN),
     Command(validate, "Measure a network on the validation set.", VALIDATE),
     Command(reconstruct, "Reconstruct slices from undersampled k-space.", RECONSTRUCT),
-    Command(export, "Write a network as another kind of snapshot, an ONNX file or a TensorFlow SavedModel.", EXPORT),
+    Command(export, "Write a network as another kind of snapshot, as ONNX or as a SavedModel.", launch.EXPORT),
 ]
 PROGRAM = Program(__doc__, COMMANDS, COMMON, default_command="train")
 
