@@ -1,7 +1,4 @@
-"""Plot curves of runs in one picture: `python networks/plot_runs.py RUN_DIR ... --out curves.png`
-
-RUN_DIR,RUN_DIR are the stages of one training; their curves are joined.
-"""
+"""Plot curves of runs in one picture: `python networks/plot_runs.py RUN_DIR ... --out curves.png`"""
 
 import itertools
 import os
@@ -15,7 +12,7 @@ from dnnlib.submission import load_submit_config
 def main():
     """Plot scalars from the runs' TensorBoard files."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("run_dirs", nargs="+", type=_stages, metavar="RUN_DIR")
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     parser.add_argument(
         "--tags", nargs="+", default=["PSNR_avg_psnr", "Loss"], metavar="TAG", help="curves; each has its own plot"
     )
@@ -23,30 +20,21 @@ def main():
     parser.add_argument("--out", required=True, metavar="FILE", help="*.png")
     args = parser.parse_args()
     dnnlib.util.require("matplotlib", "networks/plot_runs.py", "-e '.[dev]'")
-    labels = args.labels or [os.path.basename(os.path.normpath(stages[0])) for stages in args.run_dirs]
+    labels = args.labels or [os.path.basename(os.path.normpath(run_dir)) for run_dir in args.run_dirs]
     if len(labels) != len(args.run_dirs):
         parser.error(f"--labels: {len(labels)} for {len(args.run_dirs)} runs")
-    runs = [read_curves(stages, args.tags) for stages in args.run_dirs]
+    runs = [read_curves(run_dir, args.tags) for run_dir in args.run_dirs]
     plots = {tag: {label: curves[tag] for label, curves in zip(labels, runs)} for tag in args.tags}
     plot(plots, args.out, "iteration or epoch")
 
 
-def _stages(text):
-    return [os.path.expanduser(path) for path in text.split(",")]
-
-
-def read_curves(stages, tags):
-    """Return {tag: (steps, values)} of a training from its runs, in order. UserError if a run lacks a curve."""
-    curves, offset = {tag: ([], []) for tag in tags}, 0
-    for run_dir in stages:
-        scalars = read_scalars(run_dir)
-        for tag, (steps, values) in curves.items():
-            if tag not in scalars:
-                raise dnnlib.UserError(f"{run_dir}: has no curve '{tag}'; choose from {', '.join(sorted(scalars))}")
-            steps += [offset + step for step in scalars[tag][0]]
-            values += scalars[tag][1]
-        offset = max(steps[-1] for steps, _ in curves.values()) + 1
-    return curves
+def read_curves(run_dir, tags):
+    """Return {tag: (steps, values)} of a run. UserError if it lacks a curve."""
+    scalars = read_scalars(run_dir)
+    for tag in tags:
+        if tag not in scalars:
+            raise dnnlib.UserError(f"{run_dir}: has no curve '{tag}'; choose from {', '.join(sorted(scalars))}")
+    return {tag: scalars[tag] for tag in tags}
 
 
 def read_scalars(run_dir):
