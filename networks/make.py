@@ -12,7 +12,7 @@ import shutil
 
 import config
 import dnnlib
-from dnnlib.options import ArgumentParser
+from dnnlib.options import ArgumentParser, choice
 from dnnlib.submission import SOURCE_ROOT, load_submit_config
 from dnnlib.util import run_script
 from networks.runs import measure, time_of, train_or_resume
@@ -100,11 +100,10 @@ RECIPES["mri-n2n"] = Recipe(
 def main():
     """Make the missing networks. Exit with the status of the first command that fails."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"networks: {', '.join(RECIPES)}; default: all")
+    names = f"networks: {', '.join(RECIPES)}; default: all"
+    parser.add_argument("names", nargs="*", type=choice(RECIPES), metavar="NAME", help=names)
     parser.add_argument("--length", metavar="N", help="iterations or epochs of each stage, to try the script")
     args = parser.parse_args()
-    if unknown := set(args.names) - RECIPES.keys():
-        parser.error(f"{min(unknown)}: no such network; choose from {', '.join(RECIPES)}")
     dnnlib.util.require("matplotlib", "networks/make.py", "-e '.[dev]'")
     os.chdir(SOURCE_ROOT)
     for name in args.names or RECIPES:
