@@ -2,7 +2,8 @@
 
 The photographs are those in datasets/real/noisy, and the references, means of hundreds of shots, those of the same
 names in datasets/real/reference. The table shows the PSNR in dB against the references. BM3D (Dabov et al. 2007, in
-the authors' package `bm3d`) has the sigma that is best for all photographs together, and the best one for each.
+the authors' package `bm3d`) has the sigma that is best for all photographs together, and the best one for each. For a
+photograph of 512x512 it takes about 40 seconds of one core.
 """
 
 import os
@@ -29,10 +30,16 @@ def main():
     args = parser.parse_args()
     dnnlib.util.require("bm3d", "networks/real.py", "bm3d")
     photographs = ValidationSet(REAL.format("noisy"), corruption.create("none"), SEED, REAL.format("reference"))
-    results = {name: list(photographs.evaluate(Bm3d(name))) for name in SIGMAS}
+
+    def evaluate(name, model):
+        found = photographs.evaluate(model)
+        return list(dnnlib.util.progress(found, total=len(photographs.paths), unit="image", desc=name))
+
+    results = {}
     for snapshot in args.networks:
         with tf.Graph().as_default(), tflib.create_session():
-            results[snapshot] = list(photographs.evaluate(network.load_autoencoder(snapshot)))
+            results[snapshot] = evaluate(snapshot, network.load_autoencoder(snapshot))
+    results |= {sigma: evaluate(f"BM3D, sigma {sigma}", Bm3d(sigma)) for sigma in SIGMAS}
     print(*table(results, args.networks), sep="\n")
 
 
