@@ -40,14 +40,6 @@ _RGB_TO_XYZ = np.array(
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _CURVE_STEPS = 4096  # The curve is a table over the square root of linear light.
 DEMOSAICING = ("bilinear", "malvar", "hamilton-adams")
-# What the ranges of the settings that `draw` takes may hold.
-LIMITS = {
-    "luma_blur": (0, 20),
-    "chroma_blur": (0, 20),
-    "enlargement": (1, 10),
-    "scale": (0.1, 1),
-    "quality": (1, 100),
-}
 
 
 class Camera(NamedTuple):
@@ -68,8 +60,8 @@ class Camera(NamedTuple):
     subsampling: str = "4:4:4"  # Of JPEG: "4:2:0" stores colour at half the resolution.
 
 
-def draw(rng, luma_blur, chroma_blur, scale, enlargement, quality):
-    """Draw a random camera. The other arguments are (lowest, highest) of settings of `Camera`."""
+def draw(rng):
+    """Draw a random camera."""
     exposure = 1 / min(rng.normal(0.8, 0.1), 1)
     return Camera(
         matrix_weights=tuple(rng.uniform(1e-8, 1, 4)),
@@ -79,11 +71,11 @@ def draw(rng, luma_blur, chroma_blur, scale, enlargement, quality):
         log_read=rng.normal(1.2, 0.26),
         red=tuple(rng.integers(2, size=2)),
         demosaicing=DEMOSAICING[rng.integers(len(DEMOSAICING))],
-        enlargement=np.exp(rng.uniform(*np.log(enlargement))),
-        scale=rng.uniform(*scale) if rng.random() < 0.5 else 1.0,
-        luma_blur=rng.uniform(*luma_blur),
-        chroma_blur=rng.uniform(*chroma_blur),
-        quality=int(rng.integers(*quality, endpoint=True)) if rng.random() < 7 / 8 else None,
+        enlargement=np.exp(rng.uniform(*np.log((1.5, 6.0)))),
+        scale=rng.uniform(0.7, 1.0) if rng.random() < 0.5 else 1.0,
+        luma_blur=rng.uniform(0.0, 1.2),
+        chroma_blur=rng.uniform(1.0, 6.0),
+        quality=int(rng.integers(65, 100, endpoint=True)) if rng.random() < 7 / 8 else None,
         subsampling="4:2:0" if rng.random() < 2 / 3 else "4:4:4",
     )
 

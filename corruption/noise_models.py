@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 import dnnlib
-from dnnlib.options import finite_number, path, positive_int
+from dnnlib.options import path, positive_int
 from dnnlib.settings import Setting, option_of
 from imaging.images import to_float, to_uint8
 
@@ -134,10 +134,6 @@ class TextNoise(NoiseModel):
         return self._overlay.write(x, p, rng)
 
 
-def _camera_range(name, default, help_text, number=finite_number):
-    return Setting(f"camera_{name}", default, help_text, number, nargs=2, metavar=("LOW", "HIGH"))
-
-
 class CameraNoise(NoiseModel):
     """Photographs as a digital camera takes them: y = P(m + n), n ~ N(0, shot m + read); see camera.py.
 
@@ -152,23 +148,6 @@ class CameraNoise(NoiseModel):
             (lambda value: -8 <= value <= 0, "a number from -8 to 0"),
         ),
     )  # fmt: skip
-    more_settings = (
-        _camera_range("luma_blur", (0.0, 1.2), "Blur of the noise's brightness by a camera, sigma in pixels: range."),
-        _camera_range("chroma_blur", (1.0, 6.0), "Blur of the noise's colour by a camera, sigma in pixels: range."),
-        _camera_range("enlargement", (1.5, 6.0), "Enlargement of the scene on a camera's sensor: range."),
-        _camera_range("scale", (0.7, 1.0), "Side of a camera's image divided by the side of its sensor: range."),
-        _camera_range("quality", (65, 100), "JPEG quality of a camera: range.", positive_int),
-    )
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        self.ranges = {}  # Ranges of the settings of random cameras.
-        for name, (low, high) in camera.LIMITS.items():
-            value = self.ranges[name] = self.values[f"camera_{name}"]
-            if np.shape(value) != (2,) or not low <= value[0] <= value[1] <= high:
-                shown = " ".join(map(str, np.ravel(value)))
-                option = option_of(f"camera_{name}")
-                raise dnnlib.UserError(f"{option} {shown}: has to be LOW HIGH, from {low} to {high}")
 
     def check_images(self, channels, dtype):
         if channels != 3:
@@ -183,7 +162,7 @@ class CameraNoise(NoiseModel):
         return to_float(camera.render(camera.Camera(), to_uint8(x), 0, [])[0])
 
     def sample(self, x, rng, log_shot):
-        _, shot = camera.render(camera.draw(rng, **self.ranges), to_uint8(x), log_shot, [rng])
+        _, shot = camera.render(camera.draw(rng), to_uint8(x), log_shot, [rng])
         return to_float(shot), ALL_PIXELS
 
     def take_shots(self, pixels, rngs):
@@ -192,7 +171,7 @@ class CameraNoise(NoiseModel):
         The first generator also draws the camera and the strength.
         """
         (log_shot,) = self.draw_strengths(rngs[0])
-        return camera.render(camera.draw(rngs[0], **self.ranges), pixels, log_shot, rngs)
+        return camera.render(camera.draw(rngs[0]), pixels, log_shot, rngs)
 
     def pair_for_training(self, shots, seeds):
         from dnnlib.tflib import tf

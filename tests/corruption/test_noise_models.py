@@ -222,7 +222,6 @@ def test_mistakes_are_named():
         ("gaussian", {"train_sigma": 25}, "--train-sigma 25: has to be LOW HIGH"),
         ("gaussian", {"train_sigma": (0, float("inf"))}, "--train-sigma 0.0 inf: has to be LOW HIGH"),
         ("camera", {"log_shot": 1}, "--log-shot 1: is not a number from -8 to 0"),
-        ("camera", {"camera_quality": (0, 100)}, "--camera-quality 0 100: has to be LOW HIGH, from 1 to 100"),
         ("gaussian", {"p": 0.5}, "--p: there is no such setting of this noise"),
     ],
 )
