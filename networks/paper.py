@@ -9,17 +9,15 @@ error. It keeps the results of each corruption in docs/paper/ and writes the tab
 docs/paper.md. To repeat a corruption, delete its file there. networks/README.md lists the data that it needs.
 """
 
-import csv
 import json
 import os
 import shlex
 
 import dnnlib
-from dnnlib.options import ArgumentParser
+from dnnlib.options import ArgumentParser, choice
 from dnnlib.submission import SOURCE_ROOT
-from dnnlib.util import run_script
 from networks.plot_runs import plot, read_scalars
-from networks.runs import find_run, time_of, train_or_resume
+from networks.runs import measure, time_of, train_or_resume
 
 RUNS = "results/paper"
 TRAIN = ["config.py", "train", "--preset", "quick", "--train-tfrecords", "datasets/photos.tfrecords"]
@@ -60,11 +58,10 @@ the table and the curves. PSNR in dB; [networks/README.md](../networks/README.md
 def main():
     """Train and measure what is missing, then write the page. Exit with the status of the first command that fails."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("noises", nargs="*", metavar="NOISE", help=f"corruptions: {', '.join(OPTIONS)}; default: all")
+    noises = f"corruptions: {', '.join(OPTIONS)}; default: all"
+    parser.add_argument("noises", nargs="*", type=choice(OPTIONS), metavar="NOISE", help=noises)
     parser.add_argument("--length", metavar="N", help="iterations of each training, to try the script")
     args = parser.parse_args()
-    if unknown := set(args.noises) - OPTIONS.keys():
-        parser.error(f"{min(unknown)}: no such corruption; choose from {', '.join(OPTIONS)}")
     dnnlib.util.require("matplotlib", "networks/paper.py", "-e '.[dev]'")
     os.chdir(SOURCE_ROOT)
     for noise in args.noises or OPTIONS:
@@ -77,7 +74,7 @@ def main():
 
 
 def train_and_measure(noise, targets, length=None):
-    """Train a network and measure it on the test sets, unless that has been done.
+    """Train a network, unless that has been done, and measure it on the test sets.
 
     Returns:
         JSON data: the command, the time it took, the curve of the PSNR of held-out photographs in dB (steps, values),
@@ -86,11 +83,12 @@ def train_and_measure(noise, targets, length=None):
     command = command_of(noise, targets, length)
     run_dir = train_or_resume(command, f"paper-{noise}-{targets}", RUNS)
     snapshot = os.path.join(run_dir, "network_final.pickle")
+    words = ["config.py", "validate", "--noise", noise, "--dataset-dir"]
     return {
         "command": shlex.join(["python", *command]),
         "took": time_of(run_dir),
         "curve": read_scalars(run_dir)["PSNR_avg_psnr"],
-        "psnr": {name: validate(noise, targets, name, snapshot) for name in TEST_SETS},
+        "psnr": {name: measure([*words, name], snapshot, RUNS) for name in TEST_SETS},
     }
 
 
@@ -98,25 +96,6 @@ def command_of(noise, targets, length=None):
     """Return the words after `python` of a training command."""
     command = [*TRAIN, "--noise", noise, *OPTIONS[noise], *TARGETS[targets]]
     return [*command, "--iterations", length] if length else command
-
-
-def validate(noise, targets, name, snapshot):
-    """Measure a network on the test set `name`, unless that has been done; return the PSNR as `measured` does."""
-    desc = f"measured-{noise}-{targets}-{name}"
-    if measured(desc) is None:
-        words = ["--noise", noise, "--dataset-dir", name, "--network-snapshot", snapshot]
-        run_script("config.py", "validate", *words, "--desc", desc, "--run-dir-root", RUNS)
-    return measured(desc)
-
-
-def measured(desc):
-    """Return the average PSNR in dB of a finished validation, (corrupted, restored), or None."""
-    run_dir = find_run(desc, RUNS)
-    if run_dir is None or not os.path.exists(os.path.join(run_dir, "_finished.txt")):
-        return None
-    with open(os.path.join(run_dir, "metrics.csv"), encoding="utf-8", newline="") as f:
-        mean = list(csv.DictReader(f))[-1]
-    return float(mean["psnr_noisy"]), float(mean["psnr_denoised"])
 
 
 def write_page():
