@@ -21,8 +21,8 @@ from networks.spots import SPOT, table, worst_blocks
 RUNS = "results/networks"
 PHOTOGRAPHS = ["config.py", "train", "--preset", "thorough", "--train-tfrecords", "datasets/photos.tfrecords"]
 PHOTOGRAPHS += ["--validation-dir", "datasets/held_out"]
-# Options of a training from the network for Gaussian noise, which is several decibels ahead of random weights.
-FROM_GAUSSIAN = ["--learning-rate", "0.0005", "--iterations", "6000"]
+# From the network for Gaussian noise, which is several decibels ahead of random weights.
+FROM_GAUSSIAN = ["--learning-rate", "0.0005"]
 MRI = ["--optimizer", "muon", "--loss", "measured", "--minibatch-size", "2", "--num-epochs", "6"]
 TEST_SETS = {"Kodak": "kodak", "BSDS300 test": "bsd300"}
 
@@ -44,11 +44,12 @@ class Recipe:
     start: str = ""  # The network of this folder that the training starts from; empty for random weights.
 
 
-def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False, test_sets=TEST_SETS):
+def _photographs(noise, limits, options=(), iterations=6000, start="gaussian-n2n", spots=False, test_sets=TEST_SETS):
     """Return the Recipe of a network for photographs with the noise model `noise`."""
+    options = [*(FROM_GAUSSIAN if start else []), "--iterations", str(iterations), *options]
     return Recipe(
         title=f"photographs, `--noise {noise}`, noisy targets",
-        train=[*PHOTOGRAPHS, "--noise", noise, *(FROM_GAUSSIAN if start else []), *options],
+        train=[*PHOTOGRAPHS, "--noise", noise, *options],
         length="--iterations",
         validate={
             name: ["config.py", "validate", "--noise", noise, "--dataset-dir", validation_set]
@@ -67,17 +68,18 @@ def _photographs(noise, limits, options=(), start="gaussian-n2n", spots=False, t
 _WHITE = "on sRGB values, independent from pixel to pixel; not for noise that a camera or JPEG compression has blurred"
 _GAUSSIAN = f"Gaussian noise (sigma 0 to 50) {_WHITE}"
 RECIPES = {
-    "gaussian-n2n": _photographs("gaussian", _GAUSSIAN, start="", spots=True),
+    "gaussian-n2n": _photographs("gaussian", _GAUSSIAN, iterations=18_000, start="", spots=True),
     "gaussian-grey-n2n": _photographs(
         "gaussian",
         _GAUSSIAN,
-        ["--channels", "1", "--iterations", "3250"],  # As many pixels as --preset quick.
+        ["--channels", "1"],
+        iterations=3250,  # As many pixels as --preset quick.
         start="",
         spots=True,
         test_sets={"BSD68": "bsd68"},
     ),
     "poisson-n2n": _photographs(
-        "poisson", f"Poisson noise (up to 50 photons in white) {_WHITE}", ["--balance"], spots=True
+        "poisson", f"Poisson noise (up to 50 photons in white) {_WHITE}", ["--balance"], iterations=4000, spots=True
     ),
     "bernoulli-n2n": _photographs("bernoulli", "missing pixels that are black (up to 95 % of them)"),
     "text-n2n": _photographs("text", "text of random colours (up to half of the pixels under it)"),
