@@ -79,7 +79,7 @@ RECIPES = {
         test_sets={"BSD68": "bsd68"},
     ),
     "poisson-n2n": _photographs(
-        "poisson", f"Poisson noise (up to 50 photons in white) {_WHITE}", ["--balance"], iterations=4000, spots=True
+        "poisson", f"Poisson noise (up to 50 photons in white) {_WHITE}", ["--balance"], spots=True
     ),
     "bernoulli-n2n": _photographs("bernoulli", "missing pixels that are black (up to 95 % of them)"),
     "text-n2n": _photographs("text", "text of random colours (up to half of the pixels under it)"),
