@@ -159,21 +159,35 @@ def test_paper_page(workplace, monkeypatch):
     assert {(31, 119, 180), (255, 127, 14)} < colours  # Two curves in matplotlib's first two colours.
 
 
-def test_picture(workplace, monkeypatch):
+def test_pictures(workplace, monkeypatch):
     for path in glob.glob(os.path.join(ROOT, "networks", "*.pickle")):
         shutil.copy(path, "networks")
-    for name in ("kodim17.png", "kodim23.png"):
-        Image.linear_gradient("L").convert("RGB").resize((350, 330)).save(f"datasets/kodak/{name}")
+    sets = {"kodak": ["kodim17.png", "kodim23.png"], "BSD68": ["test002.png", "test003.png"]}
+    real = [
+        "Sony_4-5_125_6400_waterhouse_10.jpg",
+        "Canon5D2_5_160_6400_circuit_3.jpg",
+        "NikonD800_8_125_6400_photo_19.jpg",
+    ]
+    sets |= {"real/noisy": real, "real/reference": real}
+    for folder, names in sets.items():
+        os.makedirs(f"datasets/{folder}", exist_ok=True)
+        for name in names:
+            Image.linear_gradient("L").convert("RGB").resize((430, 330)).save(f"datasets/{folder}/{name}")
     write_set("datasets/ixi_valid.pkl", 37, seed=10)
     monkeypatch.setattr(dnnlib.submission, "SOURCE_ROOT", str(workplace))
     call(picture, monkeypatch)
-    with Image.open("docs/images/networks.png") as image:
-        assert image.width >= 3 * 192 and image.height >= 3 * 192
+    for name, rows in {"networks": 3, "real": 3, "grey": 2}.items():
+        with Image.open(f"docs/images/{name}.png") as image:
+            assert image.width >= 3 * 192 and image.height >= rows * 192
 
 
 def test_default_network(photos, capsys):
-    config.main(["infer-image", "--image", str(photos / "photo0.png"), "--out", "out.png", "--dry-run"])
-    assert capsys.readouterr().out.startswith("Network: networks/gaussian-n2n.pickle")
+    words = ["infer-image", "--image", str(photos / "photo0.png"), "--out", "out.png", "--dry-run"]
+    told = "as --network-snapshot names no other"
+    config.main(words)
+    assert told not in capsys.readouterr().out  # The images will choose between two networks.
+    config.main([*words, "--noise", "poisson"])
+    assert capsys.readouterr().out.startswith(f"Network: networks/poisson-n2n.pickle, {told}")
     with pytest.raises(dnnlib.UserError, match=r"^networks/impulse-n2n\.pickle: .*--network-snapshot$"):
         config.main(["validate", "--noise", "impulse", "--dataset-dir", str(photos)])
 
