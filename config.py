@@ -169,8 +169,8 @@ INFER = {
         Setting("noise_level", None, "Print each image's estimated noise, its sigma on 0..255.", choices=("auto",)),
     ],
     "network": [
-        Setting("noise", "gaussian", "Noise model, which names the network unless --network-snapshot does.",
-                choices=_ADDED),
+        Setting("noise", None, "Noise model, which names the network unless --network-snapshot does. Default: camera, "
+                "and for greyscale images gaussian.", choices=_ADDED),
         _SNAPSHOT,
         _ENSEMBLE,
         Setting("max_memory", "4GiB", "Memory of the process, such as 4GiB or 512MiB. Larger images are denoised in "
@@ -258,7 +258,8 @@ def infer_image(args, given):
     """Denoise images as they are."""
     names = ("image", "out", "max_memory", "sample_range", "compare", "noise_level", "num_gpus", "precision")
     settings = EasyDict({name: args[name] for name in (*names, "ensemble")}, **_networks(args))
-    settings.update(sample_range=scale.parse_range(args.sample_range), mean_stays=NOISE_MODELS[args.noise].mean_stays)
+    settings.sample_range = scale.parse_range(args.sample_range)
+    settings.mean_stays = args.noise is None or NOISE_MODELS[args.noise].mean_stays
     needs = [settings.network_snapshot, *(name for name in args.image if not glob.has_magic(name))]
     launch.call(args, "inference.denoise_files.infer_images", settings, dict.fromkeys(needs, ""))
 
@@ -310,8 +311,8 @@ def _networks(args):
     """The network that is named, or those of this program for the noise, of which the images decide."""
     if args.network_snapshot:
         return {"network_snapshot": args.network_snapshot, "grey_snapshot": None}
-    grey = launch.own_network(GREY_NETWORK.format(noise=args.noise))
-    colour = launch.find_network(NETWORK.format(noise=args.noise), tell=not grey)
+    grey = launch.own_network(GREY_NETWORK.format(noise=args.noise or "gaussian"))
+    colour = launch.find_network(NETWORK.format(noise=args.noise or "camera"), tell=not grey)
     return {"network_snapshot": colour, "grey_snapshot": grey}
 
 

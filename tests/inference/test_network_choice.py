@@ -19,10 +19,11 @@ GREY = COLOUR[..., 0]
 
 @pytest.fixture
 def program(tmp_path, monkeypatch, snapshot, grey_snapshot):
-    """The folder of a program that has two networks: that for greyscale multiplies its input by 0.5."""
+    """The folder of a program that has three networks: that for greyscale multiplies its input by 0.5."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "networks").mkdir()
-    for name, path in {"gaussian-n2n": snapshot, "gaussian-grey-n2n": grey_snapshot}.items():
+    snapshots = {"camera-n2n": snapshot, "gaussian-n2n": snapshot, "gaussian-grey-n2n": grey_snapshot}
+    for name, path in snapshots.items():
         shutil.copy(path, tmp_path / "networks" / f"{name}.pickle")
     for module in (launch, networks):
         monkeypatch.setattr(module, "SOURCE_ROOT", str(tmp_path))
@@ -60,13 +61,16 @@ def test_each_image_has_its_network(program, capsys):
         pages = [page.asarray() for page in f.pages]
     np.testing.assert_allclose(pages[0], (stack[0] - 0.5) / 2 + 0.5, atol=1e-5)
     np.testing.assert_allclose(pages[1], stack[1], atol=1e-5)
+    assert "Network for colour images: networks/camera-n2n.pickle" in capsys.readouterr().out
+    infer("stack.tif", "--noise", "gaussian")
+    assert "Network for colour images: networks/gaussian-n2n.pickle" in capsys.readouterr().out
 
 
 def test_a_network_that_does_not_go_with_the_image(program, snapshot, grey_snapshot, capsys):
     Image.fromarray(GREY).save("grey.png")
     Image.fromarray(COLOUR).save("colour.png")
     (program / "networks/gaussian-grey-n2n.pickle").unlink()
-    for options, name in ([], "networks/gaussian-n2n.pickle"), (["--network-snapshot", snapshot], snapshot):
+    for options, name in ([], "networks/camera-n2n.pickle"), (["--network-snapshot", snapshot], snapshot):
         np.testing.assert_allclose(infer("grey.png", *options), GREY, atol=1)
         assert f"warning: grey.png: is greyscale, and {name} is a network for colour" in capsys.readouterr().out
     with pytest.raises(dnnlib.UserError, match=r"^colour\.png: is in colour, and .*grey\.pickle is a network for grey"):
