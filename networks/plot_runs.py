@@ -5,14 +5,14 @@ import os
 
 import dnnlib
 import dnnlib.tflib  # Import this before TensorBoard, so that TensorFlow prints no notes about the CPU.
-from dnnlib.options import ArgumentParser
+from dnnlib.options import ArgumentParser, path
 from dnnlib.submission import load_submit_config
 
 
 def main():
     """Plot scalars from the runs' TensorBoard files."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", nargs="+", type=path, metavar="RUN_DIR")
     parser.add_argument(
         "--tags", nargs="+", default=["PSNR_avg_psnr", "Loss"], metavar="TAG", help="curves; each has its own plot"
     )
