@@ -178,7 +178,7 @@ def test_pictures(workplace, monkeypatch):
     call(picture, monkeypatch)
     for name, rows in {"networks": 3, "real": 3, "grey": 2}.items():
         with Image.open(f"docs/images/{name}.png") as image:
-            assert image.width >= 3 * 192 and image.height >= rows * 192
+            assert image.size == (3 * (192 + 4) + 4, rows * (30 + 192) + 4)  # Pictures, gaps and labels.
 
 
 def test_default_network(photos, capsys):

@@ -216,3 +216,10 @@ def test_images_that_a_camera_cannot_take():
     for kind in ((1, "uint8"), (3, "uint16"), (3, "float32")):
         with pytest.raises(dnnlib.UserError, match=r"^--noise camera: "):
             noise.check_images(*kind)
+
+
+def test_scenes_are_enlarged_log_uniformly():
+    factors = np.array([camera.draw(np.random.default_rng(seed)).enlargement for seed in range(400)])
+    assert factors.min() >= 1.5 and factors.max() <= 6
+    quarters = np.histogram(np.log(factors), 4, (np.log(1.5), np.log(6)))[0]
+    np.testing.assert_allclose(quarters, 100, atol=35)
